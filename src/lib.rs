@@ -1,0 +1,14 @@
+//! imgbuild
+
+pub mod archive;
+pub mod canon;
+pub mod chart;
+pub mod config;
+pub mod digest;
+pub mod hint;
+pub mod oci;
+pub mod openshift;
+pub mod plan;
+pub mod reference;
+pub mod registry;
+pub mod store;

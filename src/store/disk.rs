@@ -1,0 +1,1 @@
+//! The store on disk (to be filled in).

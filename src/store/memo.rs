@@ -1,0 +1,1 @@
+//! The memo (to be filled in).
