@@ -62,7 +62,9 @@ impl Value {
             Self::List(items) => {
                 out.push(b'l');
                 out.extend((items.len() as u64).to_be_bytes());
-                items.iter().for_each(|item| item.encode(out));
+                for item in items {
+                    item.encode(out);
+                }
             }
             Self::Map(entries) => {
                 out.push(b'm');

@@ -1,1 +1,3 @@
+//! The `imgbuild` command.
+
 fn main() {}

@@ -199,6 +199,10 @@ impl fmt::Display for Platform {
 }
 
 /// A manifest, read.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "manifests are few and short-lived"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Manifest {
     /// One image or artifact.
@@ -336,13 +340,14 @@ impl Manifest {
             raw.schema_version, version.schema_version,
             "both read the same bytes"
         );
-        if let Some(header) = header {
-            if !raw.media_type.is_empty() && raw.media_type != header {
-                return Err(ManifestError::Type {
-                    body: raw.media_type,
-                    header: header.to_owned(),
-                });
-            }
+        if let Some(header) = header
+            && !raw.media_type.is_empty()
+            && raw.media_type != header
+        {
+            return Err(ManifestError::Type {
+                body: raw.media_type,
+                header: header.to_owned(),
+            });
         }
         let named = if raw.media_type.is_empty() {
             header.unwrap_or_default().to_owned()

@@ -297,7 +297,7 @@ pub fn transfer(
             match sink.write(blob, &mut Verified::resumed(bytes, *blob, state, passed)) {
                 Ok(()) => return Ok(Moved::Written(blob.size - start)),
                 Err(error) if Damage::in_error(&error).is_some() => {
-                    sink.forget(blob).map_err(io)?
+                    sink.forget(blob).map_err(io)?;
                 }
                 Err(error) => return Err(io(error)),
             }
