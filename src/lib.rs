@@ -11,4 +11,5 @@ pub mod openshift;
 pub mod plan;
 pub mod reference;
 pub mod registry;
+pub mod step;
 pub mod store;

@@ -1,1 +1,3 @@
-//! (to be filled in)
+//! What OpenShift knows: cluster resources, releases, catalogs. Pure functions over bytes.
+
+pub mod cluster;

@@ -1,0 +1,309 @@
+//! What a cluster is told: mirror sets, and the YAML that resources are written in.
+//!
+//! The content of ImageDigestMirrorSet and ImageTagMirrorSet follows the incumbents to the letter where clusters
+//! consume it: which images are listed, by namespace or by repository, and under which category. Order is ours,
+//! and fixed: categories in the order release, operator, generic; entries by source.
+
+use std::collections::BTreeMap;
+
+use serde::ser::{SerializeMap, SerializeSeq};
+use serde::{Serialize, Serializer};
+
+use crate::canon::Value;
+use crate::reference::{Reference, Repository};
+
+/// One image as clusters know it, and where it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirrored {
+    /// `release`, `operator` or `generic`.
+    pub category: String,
+    /// The name that workloads use.
+    pub origin: Reference,
+    /// The repository at the destination.
+    pub destination: Repository,
+    /// Listed among the digest mirrors although it was asked for by tag (release payloads, for the installer).
+    pub always_by_digest: bool,
+}
+
+/// Which of the two mirror sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// ImageDigestMirrorSet.
+    Digest,
+    /// ImageTagMirrorSet.
+    Tag,
+}
+
+/// The order in which categories are written; others follow by name.
+const CATEGORIES: [&str; 3] = ["release", "operator", "generic"];
+
+/// The rows of a mirror set: `{category, mirrors: [{source, mirrors}]}`, one per category that has entries.
+///
+/// An entry covers the namespace where the destination path ends with the whole source path, and one repository
+/// otherwise; `by_repository` (a path limit is in force) forces the latter for all.
+#[must_use]
+pub fn mirror_rows(images: &[Mirrored], by: By, by_repository: bool) -> Vec<Value> {
+    let mut categories: BTreeMap<(usize, &str), BTreeMap<String, Vec<String>>> = BTreeMap::new();
+    for image in images {
+        let listed = match by {
+            By::Digest => image.origin.digest.is_some() || image.always_by_digest,
+            By::Tag => image.origin.tag.is_some(),
+        };
+        if !listed {
+            continue;
+        }
+        let (source, mirror) = scope(&image.origin.repository, &image.destination, by_repository);
+        let rank = CATEGORIES
+            .iter()
+            .position(|name| *name == image.category)
+            .unwrap_or(CATEGORIES.len());
+        let mirrors = categories
+            .entry((rank, &image.category))
+            .or_default()
+            .entry(source)
+            .or_default();
+        if !mirrors.contains(&mirror) {
+            mirrors.push(mirror);
+        }
+    }
+    categories
+        .into_iter()
+        .map(|((_, category), entries)| {
+            let entries = entries
+                .into_iter()
+                .map(|(source, mut mirrors)| {
+                    mirrors.sort();
+                    let mirrors = mirrors.into_iter().map(Value::Text).collect();
+                    Value::map([("source", source.into()), ("mirrors", Value::List(mirrors))])
+                })
+                .collect();
+            Value::map([
+                ("category", category.into()),
+                ("mirrors", Value::List(entries)),
+            ])
+        })
+        .collect()
+}
+
+/// The two ends of one entry.
+fn scope(source: &Repository, destination: &Repository, by_repository: bool) -> (String, String) {
+    let kept = destination.path() == source.path()
+        || destination
+            .path()
+            .strip_suffix(source.path())
+            .is_some_and(|before| before.ends_with('/'));
+    if by_repository || !kept {
+        return (source.to_string(), destination.to_string());
+    }
+    let parent = |repository: &Repository| match repository.path().rsplit_once('/') {
+        Some((namespace, _)) => format!("{}/{namespace}", repository.registry()),
+        None => repository.registry().to_owned(),
+    };
+    (parent(source), parent(destination))
+}
+
+/// A value as serde sees it.
+struct Tree<'a>(&'a Value);
+
+impl Serialize for Tree<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Bool(value) => serializer.serialize_bool(*value),
+            Value::Integer(number) => serializer.serialize_i64(*number),
+            Value::Text(text) => serializer.serialize_str(text),
+            Value::Digest(digest) => serializer.collect_str(digest),
+            Value::List(items) => {
+                let mut list = serializer.serialize_seq(Some(items.len()))?;
+                items
+                    .iter()
+                    .try_for_each(|item| list.serialize_element(&Tree(item)))?;
+                list.end()
+            }
+            Value::Map(entries) => {
+                let mut map = serializer.serialize_map(Some(entries.len()))?;
+                entries
+                    .iter()
+                    .try_for_each(|(name, value)| map.serialize_entry(name, &Tree(value)))?;
+                map.end()
+            }
+        }
+    }
+}
+
+/// Writes documents as one YAML stream: each behind `---`, keys sorted, every text quoted that any YAML reader
+/// might take for something else.
+///
+/// # Errors
+/// Never for values of [`Value`]; the type is serde's.
+pub fn yaml_stream(documents: &[Value]) -> Result<String, serde_saphyr::ser::Error> {
+    let mut out = String::new();
+    for document in documents {
+        out.push_str("---\n");
+        let text = serde_saphyr::to_string(&Tree(document))?;
+        out.push_str(text.trim_end());
+        out.push('\n');
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+
+    fn image(category: &str, origin: &str, destination: &str) -> Mirrored {
+        Mirrored {
+            category: category.to_owned(),
+            origin: origin.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            always_by_digest: origin.contains("ocp-release"),
+        }
+    }
+
+    fn lines(rows: &[Value]) -> Vec<String> {
+        let text = |value: &Value| match value {
+            Value::Text(text) => text.clone(),
+            other => panic!("{other:?} is not text"),
+        };
+        let mut lines = Vec::new();
+        for row in rows {
+            let Value::Map(row) = row else {
+                panic!("a row is a map")
+            };
+            let Value::List(entries) = &row["mirrors"] else {
+                panic!("mirrors are a list")
+            };
+            for entry in entries {
+                let Value::Map(entry) = entry else {
+                    panic!("an entry is a map")
+                };
+                let Value::List(mirrors) = &entry["mirrors"] else {
+                    panic!("mirrors are a list")
+                };
+                let mirrors: Vec<String> = mirrors.iter().map(text).collect();
+                lines.push(format!(
+                    "{} {} -> {}",
+                    text(&row["category"]),
+                    text(&entry["source"]),
+                    mirrors.join(" ")
+                ));
+            }
+        }
+        lines
+    }
+
+    #[test]
+    fn entries_are_grouped_as_the_incumbents_group_them() {
+        let digest = |name: &str| format!("{name}@sha256:{HEX}");
+        let images = [
+            image(
+                "operator",
+                &digest("registry.redhat.io/ubi9/ubi"),
+                "reg.example.com:5000/m/ubi9/ubi",
+            ),
+            image(
+                "operator",
+                &digest("registry.redhat.io/ubi9/ubi-micro"),
+                "reg.example.com:5000/m/ubi9/ubi-micro",
+            ),
+            image(
+                "release",
+                &digest("quay.io/openshift-release-dev/ocp-v4.0-art-dev"),
+                "reg.example.com:5000/m/openshift/release",
+            ),
+            image(
+                "release",
+                "quay.io/openshift-release-dev/ocp-release:4.16.1-x86_64",
+                "reg.example.com:5000/m/openshift/release-images",
+            ),
+            image(
+                "generic",
+                "docker.io/library/nginx:1.27",
+                "reg.example.com:5000/m/library/nginx",
+            ),
+            image(
+                "generic",
+                &digest("quay.io/single:v1"),
+                "reg.example.com:5000/m/single",
+            ),
+            image(
+                "generic",
+                &digest("quay.io/b/c"),
+                "reg.example.com:5000/m/xb/c",
+            ),
+        ];
+        assert_eq!(
+            lines(&mirror_rows(&images, By::Digest, false)),
+            [
+                "release quay.io/openshift-release-dev/ocp-release -> reg.example.com:5000/m/openshift/release-images",
+                "release quay.io/openshift-release-dev/ocp-v4.0-art-dev -> reg.example.com:5000/m/openshift/release",
+                "operator registry.redhat.io/ubi9 -> reg.example.com:5000/m/ubi9",
+                "generic quay.io -> reg.example.com:5000/m",
+                "generic quay.io/b/c -> reg.example.com:5000/m/xb/c",
+            ],
+            "digest mirrors"
+        );
+        assert_eq!(
+            lines(&mirror_rows(&images, By::Tag, false)),
+            [
+                "release quay.io/openshift-release-dev/ocp-release -> reg.example.com:5000/m/openshift/release-images",
+                "generic docker.io/library -> reg.example.com:5000/m/library",
+                "generic quay.io -> reg.example.com:5000/m",
+            ],
+            "tag mirrors"
+        );
+        assert_eq!(
+            lines(&mirror_rows(&images[..2], By::Digest, true)),
+            [
+                "operator registry.redhat.io/ubi9/ubi -> reg.example.com:5000/m/ubi9/ubi",
+                "operator registry.redhat.io/ubi9/ubi-micro -> reg.example.com:5000/m/ubi9/ubi-micro",
+            ],
+            "a path limit lists every repository"
+        );
+    }
+
+    #[test]
+    fn yaml_is_the_same_to_every_reader() {
+        let document = Value::map([
+            ("yes", "no".into()),
+            ("version", "4.10".into()),
+            ("empty", "".into()),
+            ("time", "12:30".into()),
+            (
+                "list",
+                Value::List(vec![
+                    Value::map([("a", "b: c".into()), ("n", Value::Integer(1))]),
+                    "y".into(),
+                ]),
+            ),
+            ("on", Value::Bool(true)),
+        ]);
+        let text = yaml_stream(&[document.clone(), document]).unwrap();
+        for part in text.split("---\n").skip(1) {
+            let read: serde_yaml::Value = serde_yaml::from_str(part).unwrap();
+            assert_eq!(
+                read["version"].as_str(),
+                Some("4.10"),
+                "a version stays text in\n{part}"
+            );
+            assert_eq!(read["yes"].as_str(), Some("no"), "no stays text");
+            assert_eq!(
+                read["list"][0]["n"].as_i64(),
+                Some(1),
+                "a number stays a number"
+            );
+            for plain in [": no\n", ": 4.10\n", ": 12:30\n", "- y\n"] {
+                assert!(
+                    !part.contains(plain),
+                    "{plain:?} must be quoted for YAML 1.1 readers in\n{part}"
+                );
+            }
+        }
+        assert_eq!(
+            text.matches("---\n").count(),
+            2,
+            "each document stands behind its marker"
+        );
+    }
+}

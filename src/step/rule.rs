@@ -1,0 +1,565 @@
+//! Rules: TOML files that name and wire steps, so that a new kind of content needs no new code.
+//!
+//! A rule says, for one kind of content: which list of the config it reads, which steps it makes and from which
+//! earlier outputs, which lock block records them, where images are placed at the destination, and which
+//! resources follow.
+//!
+//! ```toml
+//! name = "additional-image"          # the file is rules/additional-image.toml
+//! reads = "mirror.additionalImages"  # one instance per row; absent: a rule of documents alone
+//! category = "generic"               # which mirror set lists its images
+//!
+//! [block]                            # what the lock records
+//! kind = "image"
+//! ref = "${row.name}"
+//! want = { target = "${row.targetRepo}" }
+//! pin = "manifest"                   # the step whose output is pinned
+//!
+//! [[step]]
+//! name = "manifest"
+//! kind = "fetch-manifest"            # a compiled kind
+//! with = { }                         # its parameters
+//! input = "answer"                   # an earlier step
+//!
+//! [[place]]                          # the first that fits decides
+//! when = { "ref.transport" = "oci" } # equality on values
+//! layout = "v2"                      # absent: every layout
+//! repository = "${ref.path}"
+//! tag = "${ref.tag}"
+//!
+//! [[document]]                       # a resource, as a tree with holes (see `step::hole`)
+//! file = "idms-oc-mirror.yaml"
+//! each = "digest-mirrors"            # one per row of a compiled table
+//! tree = { kind = "ImageDigestMirrorSet" }
+//! ```
+//!
+//! That is the whole language: no arithmetic, no other loops, no includes. What needs more becomes a compiled kind.
+//! Rules are embedded in the binary; a file of the same name in `--rules DIR` replaces one. A rule's identity is the
+//! SHA-256 of its file, which the lock names and the archive carries.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::hole::{HoleError, Template, Tree, look_up};
+use super::{Class, Kind};
+use crate::canon::Value;
+use crate::digest::Digest;
+use crate::hint::Hint;
+
+/// The rules that come with the program: name and text.
+pub const EMBEDDED: [(&str, &str); 2] = [
+    (
+        "additional-image",
+        include_str!("../../rules/additional-image.toml"),
+    ),
+    (
+        "cluster-resources",
+        include_str!("../../rules/cluster-resources.toml"),
+    ),
+];
+
+/// Largest rule file that is read.
+const RULE_LIMIT: usize = 1 << 20;
+
+/// Why a rule cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RuleError {
+    /// The file could not be read.
+    #[error("cannot read rule file {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is larger than a rule may be.
+    #[error("rule {rule:?} has {size} bytes; at most {RULE_LIMIT} are read")]
+    Size {
+        /// The rule.
+        rule: String,
+        /// Its size.
+        size: usize,
+    },
+    /// Not TOML, or not the fields of a rule.
+    #[error("rule {rule:?}, line {line}, column {column}: {message}")]
+    Toml {
+        /// The rule.
+        rule: String,
+        /// Counted from 1.
+        line: usize,
+        /// Counted from 1.
+        column: usize,
+        /// What is wrong there.
+        message: String,
+    },
+    /// A hole in it is malformed.
+    #[error("rule {rule:?} has a malformed text")]
+    Hole {
+        /// The rule.
+        rule: String,
+        /// What is wrong.
+        source: HoleError,
+    },
+    /// It contradicts itself.
+    #[error("rule {rule:?}: {problem}")]
+    Shape {
+        /// The rule.
+        rule: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+impl Hint for RuleError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Shape { .. } | Self::Toml { .. } | Self::Hole { .. } => Some(
+                "`imgbuild rules` prints the rules that come with the program; compare".to_owned(),
+            ),
+            Self::Read { .. } | Self::Size { .. } => None,
+        }
+    }
+}
+
+/// One rule, read and checked.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Its name, which is also its file's.
+    pub name: String,
+    /// The list of the config that it serves.
+    pub reads: Option<String>,
+    /// Which mirror set lists its images.
+    pub category: Option<String>,
+    /// What the lock records.
+    pub block: Option<Block>,
+    /// Its steps; inputs come before what they feed.
+    pub steps: Vec<StepRule>,
+    /// Where images go; the first that fits decides.
+    pub places: Vec<PlaceRule>,
+    /// Which resources follow.
+    pub documents: Vec<DocumentRule>,
+    /// The text as it was read; its SHA-256 is the rule's identity.
+    pub text: String,
+}
+
+/// What the lock records for one row.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// The kind of block.
+    pub kind: BlockKind,
+    /// The block's `ref`.
+    pub reference: Template,
+    /// The request, as the block repeats it.
+    pub want: Tree,
+    /// The step whose output is pinned.
+    pub pin: String,
+}
+
+/// The kinds of block that rules fill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BlockKind {
+    /// `[[image]]`
+    Image,
+}
+
+/// One step of a rule.
+#[derive(Clone, Debug)]
+pub struct StepRule {
+    /// What later steps call it.
+    pub name: String,
+    /// The compiled kind.
+    pub kind: Kind,
+    /// Its parameters.
+    pub with: Tree,
+    /// The earlier step that it works on.
+    pub input: Option<String>,
+}
+
+/// Where an image goes.
+#[derive(Clone, Debug)]
+pub struct PlaceRule {
+    /// Equality on values, all of which must hold.
+    pub when: BTreeMap<String, String>,
+    /// Only in this layout.
+    pub layout: Option<String>,
+    /// The repository under the destination.
+    pub repository: Template,
+    /// The tag.
+    pub tag: Template,
+}
+
+/// A resource.
+#[derive(Clone, Debug)]
+pub struct DocumentRule {
+    /// The file that it is written to.
+    pub file: String,
+    /// The compiled table that it is repeated for.
+    pub each: Option<String>,
+    /// The document.
+    pub tree: Tree,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRule {
+    name: String,
+    reads: Option<String>,
+    category: Option<String>,
+    block: Option<RawBlock>,
+    #[serde(default)]
+    step: Vec<RawStep>,
+    #[serde(default)]
+    place: Vec<RawPlace>,
+    #[serde(default)]
+    document: Vec<RawDocument>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawBlock {
+    kind: BlockKind,
+    #[serde(rename = "ref")]
+    reference: String,
+    #[serde(default = "empty_table")]
+    want: toml::Value,
+    pin: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawStep {
+    name: String,
+    kind: String,
+    #[serde(default = "empty_table")]
+    with: toml::Value,
+    input: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPlace {
+    #[serde(default)]
+    when: BTreeMap<String, String>,
+    layout: Option<String>,
+    repository: String,
+    tag: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDocument {
+    file: String,
+    each: Option<String>,
+    tree: toml::Value,
+}
+
+fn empty_table() -> toml::Value {
+    toml::Value::Table(toml::Table::new())
+}
+
+impl Rule {
+    /// Reads the rule called `name`.
+    ///
+    /// # Errors
+    /// If it is not a rule, or refers to steps, kinds or filters that do not exist.
+    pub fn parse(name: &str, text: &str) -> Result<Self, RuleError> {
+        if text.len() > RULE_LIMIT {
+            return Err(RuleError::Size {
+                rule: name.to_owned(),
+                size: text.len(),
+            });
+        }
+        let raw: RawRule = toml::from_str(text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start).min(text.len());
+            let before = text.get(..start).unwrap_or_default();
+            RuleError::Toml {
+                rule: name.to_owned(),
+                line: before.matches('\n').count() + 1,
+                column: before
+                    .rsplit('\n')
+                    .next()
+                    .unwrap_or_default()
+                    .chars()
+                    .count()
+                    + 1,
+                message: error.message().to_owned(),
+            }
+        })?;
+        let hole = |source| RuleError::Hole {
+            rule: name.to_owned(),
+            source,
+        };
+        let shape = |problem: String| RuleError::Shape {
+            rule: name.to_owned(),
+            problem,
+        };
+        if raw.name != name {
+            return Err(shape(format!(
+                "its file is called {name:?}, but it calls itself {:?}",
+                raw.name
+            )));
+        }
+        let mut steps: Vec<StepRule> = Vec::new();
+        for step in raw.step {
+            let kind = Kind::named(&step.kind).ok_or_else(|| {
+                let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+                shape(format!(
+                    "step {:?} is of the unknown kind {:?}; the kinds are {}",
+                    step.name,
+                    step.kind,
+                    kinds.join(", ")
+                ))
+            })?;
+            if steps.iter().any(|earlier| earlier.name == step.name) {
+                return Err(shape(format!("two steps are called {:?}", step.name)));
+            }
+            if let Some(input) = &step.input {
+                if !steps.iter().any(|earlier| earlier.name == *input) {
+                    return Err(shape(format!(
+                        "step {:?} takes {input:?}, which is no earlier step",
+                        step.name
+                    )));
+                }
+            } else if kind.class() != Class::Observe {
+                return Err(shape(format!(
+                    "step {:?} of kind {:?} has no input",
+                    step.name, step.kind
+                )));
+            }
+            steps.push(StepRule {
+                name: step.name,
+                kind,
+                with: Tree::parse(&step.with).map_err(hole)?,
+                input: step.input,
+            });
+        }
+        let block = raw
+            .block
+            .map(|block| {
+                if !steps
+                    .iter()
+                    .any(|step| step.name == block.pin && step.kind == Kind::FetchManifest)
+                {
+                    return Err(shape(format!(
+                        "the block pins {:?}, which is no fetch-manifest step",
+                        block.pin
+                    )));
+                }
+                Ok(Block {
+                    kind: block.kind,
+                    reference: Template::parse(&block.reference).map_err(hole)?,
+                    want: Tree::parse(&block.want).map_err(hole)?,
+                    pin: block.pin,
+                })
+            })
+            .transpose()?;
+        if raw.reads.is_some() != block.is_some() {
+            return Err(shape(
+                "a rule that reads a list records a block, and the other way round".to_owned(),
+            ));
+        }
+        let places = raw
+            .place
+            .into_iter()
+            .map(|place| {
+                Ok(PlaceRule {
+                    when: place.when,
+                    layout: place.layout,
+                    repository: Template::parse(&place.repository).map_err(hole)?,
+                    tag: Template::parse(&place.tag).map_err(hole)?,
+                })
+            })
+            .collect::<Result<Vec<_>, RuleError>>()?;
+        if block.is_some() && places.is_empty() {
+            return Err(shape(
+                "it records images but has no [[place]] for them".to_owned(),
+            ));
+        }
+        let documents = raw
+            .document
+            .into_iter()
+            .map(|document| {
+                let plain = !document.file.is_empty()
+                    && document
+                        .file
+                        .bytes()
+                        .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+                if !plain || document.file.starts_with('.') {
+                    return Err(shape(format!(
+                        "document file {:?} is not a plain file name",
+                        document.file
+                    )));
+                }
+                Ok(DocumentRule {
+                    file: document.file,
+                    each: document.each,
+                    tree: Tree::parse(&document.tree).map_err(hole)?,
+                })
+            })
+            .collect::<Result<Vec<_>, RuleError>>()?;
+        Ok(Self {
+            name: raw.name,
+            reads: raw.reads,
+            category: raw.category,
+            block,
+            steps,
+            places,
+            documents,
+            text: text.to_owned(),
+        })
+    }
+
+    /// The rule's identity.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest::of(self.text.as_bytes())
+    }
+
+    /// The place for an image whose values are `context`, in `layout`: the first that fits.
+    #[must_use]
+    pub fn place(&self, layout: &str, context: &Value) -> Option<&PlaceRule> {
+        self.places.iter().find(|place| {
+            place.layout.as_deref().is_none_or(|only| only == layout)
+                && place.when.iter().all(|(path, wanted)| matches!(look_up(context, path), Some(Value::Text(text)) if text == wanted))
+        })
+    }
+}
+
+/// The rules in force, by name.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    rules: BTreeMap<String, Rule>,
+}
+
+impl Rules {
+    /// The rules that come with the program.
+    ///
+    /// # Errors
+    /// Never, as a test shows; the type is that of [`Rules::with`].
+    pub fn embedded() -> Result<Self, RuleError> {
+        Self::with(EMBEDDED.map(|(name, text)| (name.to_owned(), text.to_owned())))
+    }
+
+    /// Rules from their texts.
+    ///
+    /// # Errors
+    /// If one of them is not a rule.
+    pub fn with(texts: impl IntoIterator<Item = (String, String)>) -> Result<Self, RuleError> {
+        let rules = texts
+            .into_iter()
+            .map(|(name, text)| Ok((name.clone(), Rule::parse(&name, &text)?)))
+            .collect::<Result<_, RuleError>>()?;
+        Ok(Self { rules })
+    }
+
+    /// The embedded rules, replaced or joined by the `*.toml` files of a folder.
+    ///
+    /// # Errors
+    /// If the folder or a file cannot be read, or a file is not a rule.
+    pub fn with_folder(folder: &Path) -> Result<Self, RuleError> {
+        let read = |path: &Path, source| RuleError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let mut rules = Self::embedded()?;
+        for entry in std::fs::read_dir(folder).map_err(|source| read(folder, source))? {
+            let path = entry.map_err(|source| read(folder, source))?.path();
+            if path.extension().is_none_or(|extension| extension != "toml") {
+                continue;
+            }
+            let Some(name) = path
+                .file_stem()
+                .and_then(|stem| stem.to_str())
+                .map(str::to_owned)
+            else {
+                continue;
+            };
+            let text = std::fs::read_to_string(&path).map_err(|source| read(&path, source))?;
+            rules.rules.insert(name.clone(), Rule::parse(&name, &text)?);
+        }
+        Ok(rules)
+    }
+
+    /// Every rule, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.values()
+    }
+
+    /// The rule of that name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Rule> {
+        self.rules.get(name)
+    }
+
+    /// The rule that serves a list of the config.
+    #[must_use]
+    pub fn serving(&self, section: &str) -> Option<&Rule> {
+        self.rules
+            .values()
+            .find(|rule| rule.reads.as_deref() == Some(section))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_rules_are_rules() {
+        let rules = Rules::embedded().unwrap();
+        assert_eq!(rules.iter().count(), EMBEDDED.len(), "every file is read");
+        assert_eq!(
+            rules
+                .serving("mirror.additionalImages")
+                .map(|rule| rule.name.as_str()),
+            Some("additional-image"),
+            "images have a rule"
+        );
+    }
+
+    #[test]
+    fn a_rule_that_contradicts_itself_is_refused() {
+        let good = EMBEDDED[0].1;
+        for (from, to, part) in [
+            (
+                "name = \"additional-image\"",
+                "name = \"other\"",
+                "calls itself \"other\"",
+            ),
+            (
+                "kind = \"resolve-tag\"",
+                "kind = \"guess\"",
+                "unknown kind \"guess\"",
+            ),
+            (
+                "input = \"answer\"",
+                "input = \"question\"",
+                "no earlier step",
+            ),
+            (
+                "pin = \"manifest\"",
+                "pin = \"answer\"",
+                "no fetch-manifest step",
+            ),
+            ("reads =", "reeds =", "line 3, column 1"),
+            (
+                "|platform-names}\", target",
+                "|loud}\", target",
+                "malformed text",
+            ),
+            ("input = \"answer\"", "", "has no input"),
+            (
+                "reads = \"mirror.additionalImages\"",
+                "",
+                "the other way round",
+            ),
+        ] {
+            assert!(good.contains(from), "the case must apply: {from}");
+            let error = Rule::parse("additional-image", &good.replacen(from, to, 1)).unwrap_err();
+            assert!(error.to_string().contains(part), "{error} must say {part}");
+        }
+    }
+}
