@@ -11,5 +11,6 @@ pub mod openshift;
 pub mod plan;
 pub mod reference;
 pub mod registry;
+pub mod run;
 pub mod step;
 pub mod store;

@@ -1,1 +1,3 @@
-//! (to be filled in)
+//! The plan, and the lock that it is made from.
+
+pub mod graph;
