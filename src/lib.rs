@@ -4,6 +4,7 @@ pub mod archive;
 pub mod canon;
 pub mod chart;
 pub mod config;
+pub mod deliver;
 pub mod digest;
 pub mod hint;
 pub mod oci;

@@ -1,0 +1,3 @@
+//! Delivery: importing archives, putting images into a registry, and telling a cluster where they are.
+
+pub mod push;
