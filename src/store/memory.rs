@@ -2,33 +2,36 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Cursor, Read};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Blob, Sink, Source, Verified};
+use super::memo::{Memo, Output};
+use super::{Blob, PrefixGone, Sink, Source, Verified};
+use crate::canon::Key;
 use crate::digest::Digest;
 
-/// Blobs in memory.
+/// Blobs and memo records in memory. Nothing of a broken write is kept.
 #[derive(Default)]
 pub struct Memory {
     blobs: Mutex<BTreeMap<Digest, Arc<[u8]>>>,
+    records: Mutex<BTreeMap<Key, Vec<Output>>>,
 }
 
 impl Memory {
     /// Stores `bytes` under their own name.
     pub fn insert(&self, bytes: &[u8]) -> Blob {
         let blob = Blob::of(bytes);
-        self.lock().insert(blob.digest, bytes.into());
+        lock(&self.blobs).insert(blob.digest, bytes.into());
         blob
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Digest, Arc<[u8]>>> {
-        self.blobs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Source for Memory {
     fn open(&self, blob: &Blob, from: u64) -> io::Result<Option<Box<dyn Read + Send + '_>>> {
-        Ok(self.lock().get(&blob.digest).cloned().map(|bytes| {
+        Ok(lock(&self.blobs).get(&blob.digest).cloned().map(|bytes| {
             let mut cursor = Cursor::new(bytes);
             cursor.set_position(from);
             Box::new(cursor) as Box<dyn Read + Send>
@@ -38,13 +41,34 @@ impl Source for Memory {
 
 impl Sink for Memory {
     fn holds(&self, blob: &Blob) -> io::Result<bool> {
-        Ok(self.lock().contains_key(&blob.digest))
+        Ok(lock(&self.blobs)
+            .get(&blob.digest)
+            .is_some_and(|bytes| bytes.len() as u64 == blob.size))
     }
 
     fn write(&self, blob: &Blob, bytes: &mut Verified<'_>) -> io::Result<()> {
+        bytes.is_for(blob)?;
+        if bytes.start() > 0 {
+            return Err(PrefixGone {
+                blob: *blob,
+                start: bytes.start(),
+            }
+            .into());
+        }
         let mut out = Vec::new();
         bytes.read_to_end(&mut out)?;
-        self.lock().insert(blob.digest, out.into());
+        lock(&self.blobs).insert(blob.digest, out.into());
+        Ok(())
+    }
+}
+
+impl Memo for Memory {
+    fn get(&self, key: &Key) -> io::Result<Option<Vec<Output>>> {
+        Ok(lock(&self.records).get(key).cloned())
+    }
+
+    fn put(&self, key: &Key, outputs: &[Output]) -> io::Result<()> {
+        lock(&self.records).insert(*key, outputs.to_vec());
         Ok(())
     }
 }

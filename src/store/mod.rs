@@ -8,14 +8,32 @@
 //! ## Why not one trait with ten methods
 //! A store trait that grows is a store trait that nobody implements twice. What only a disk can do (collect
 //! garbage, check itself) is on [`disk::Store`].
+//!
+//! ## Why not retry here
+//! Whether another attempt is worth it depends on the place (a registry that answers `429`, a disk that is full), so
+//! [`transfer`] makes one, and leaves behind what the next one can go on from.
 
+pub mod closures;
+#[cfg(test)]
+pub(crate) mod contract;
 pub mod disk;
+mod error;
+pub mod evidence;
+pub mod index;
 pub mod memo;
 pub mod memory;
+mod name;
+pub mod roots;
+pub mod streams;
+mod sweep;
 
 use std::io::{self, Read};
 
+pub use error::StoreError;
+pub use sweep::{Checked, Collected, Loss, Lost, Stat};
+
 use crate::digest::{Digest, Hasher};
+use crate::hint::Hint;
 
 /// Bytes, by the promise of their digest and size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,7 +68,8 @@ impl From<&crate::oci::Descriptor> for Blob {
 pub trait Source: Sync {
     /// Opens `blob` at byte `from`; `None` if it is not here.
     ///
-    /// The reader may lie: whoever reads verifies. It yields the bytes from `from` to the end.
+    /// The reader may lie: whoever reads verifies. It yields the bytes from `from` to the end; `from` is less than
+    /// the size of the blob, or 0.
     ///
     /// # Errors
     /// If the place cannot tell or cannot read. A custom inner error names the place.
@@ -67,10 +86,12 @@ pub trait Sink: Sync {
 
     /// Stores what `bytes` yields as `blob`; it appears whole, at the end, or not at all.
     ///
-    /// On an error of the reader nothing is committed. What was written may be kept for [`Sink::kept`].
+    /// On an error of the reader nothing is committed. What was written may be kept for [`Sink::kept`]. A blob that
+    /// came here meanwhile by another way is well stored, and `bytes` may be left unread.
     ///
     /// # Errors
-    /// Those of the reader, unchanged, and those of the place.
+    /// Those of the reader, unchanged, and those of the place. If `bytes` promises another blob
+    /// ([`Verified::is_for`]). [`PrefixGone`] if `bytes` starts after bytes that are not kept here (any more).
     fn write(&self, blob: &Blob, bytes: &mut Verified<'_>) -> io::Result<()>;
 
     /// The start of `blob` that an earlier, broken write left here, to go on from.
@@ -133,15 +154,52 @@ impl From<Damage> for io::Error {
     }
 }
 
+/// The start of a blob, which a reader was told to go on from, is not kept at the sink.
+///
+/// Another writer of the same blob took it up, finished or forgot it between [`Sink::kept`] and [`Sink::write`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the first {start} bytes of {} are no longer kept", blob.digest)]
+pub struct PrefixGone {
+    /// Whose start it is.
+    pub blob: Blob,
+    /// How many bytes were wanted.
+    pub start: u64,
+}
+
+impl PrefixGone {
+    /// Whether `error` says so.
+    #[must_use]
+    pub fn is_in(error: &io::Error) -> bool {
+        error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<Self>())
+            .is_some()
+    }
+}
+
+impl From<PrefixGone> for io::Error {
+    fn from(gone: PrefixGone) -> Self {
+        Self::new(io::ErrorKind::NotFound, gone)
+    }
+}
+
 /// A reader that ends well only if its bytes keep their promise.
 ///
 /// It never yields more bytes than promised, and reports the end of input only after the digest was found right.
+/// Once it has found damage it finds the same damage again on every read.
 pub struct Verified<'a> {
     bytes: Box<dyn Read + Send + 'a>,
     promise: Blob,
-    state: Option<Hasher>,
+    state: State,
     start: u64,
+    prefix: Hasher,
     passed: &'a (dyn Fn(u64) + Sync),
+}
+
+enum State {
+    Reading(Hasher),
+    Kept,
+    Broken(Damage),
 }
 
 impl<'a> Verified<'a> {
@@ -164,7 +222,8 @@ impl<'a> Verified<'a> {
             bytes,
             promise,
             start: state.length(),
-            state: Some(state),
+            prefix: state.clone(),
+            state: State::Reading(state),
             passed,
         }
     }
@@ -175,43 +234,67 @@ impl<'a> Verified<'a> {
         self.start
     }
 
+    /// The digest of the bytes before [`Verified::start`]. A sink compares it with what it keeps before it goes on.
+    #[must_use]
+    pub fn prefix(&self) -> Digest {
+        self.prefix.clone().finish()
+    }
+
     /// What is promised.
     #[must_use]
     pub const fn promise(&self) -> Blob {
         self.promise
     }
+
+    /// Passes if this reader promises `blob`; every [`Sink::write`] asks this first.
+    ///
+    /// # Errors
+    /// If it promises something else.
+    pub fn is_for(&self, blob: &Blob) -> io::Result<()> {
+        if self.promise == *blob {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "{} ({} bytes) was to be written from a reader of {} ({} bytes)",
+                blob.digest, blob.size, self.promise.digest, self.promise.size
+            ),
+        ))
+    }
+
+    fn broken(&mut self, damage: Damage) -> io::Error {
+        self.state = State::Broken(damage.clone());
+        damage.into()
+    }
 }
 
 impl Read for Verified<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(state) = &mut self.state else {
-            return Ok(0);
+        let state = match &mut self.state {
+            State::Reading(state) => state,
+            State::Kept => return Ok(0),
+            State::Broken(damage) => return Err(damage.clone().into()),
         };
         if buffer.is_empty() {
             return Ok(0);
         }
+        let promise = self.promise;
         let count = self.bytes.read(buffer)?;
         if count == 0 {
-            let promise = self.promise;
-            let Some(state) = self.state.take() else {
-                return Ok(0);
-            };
             let found = state.length();
             if found < promise.size {
-                return Err(Damage::Short { promise, found }.into());
+                return Err(self.broken(Damage::Short { promise, found }));
             }
-            let found = state.finish();
-            return if found == promise.digest {
-                Ok(0)
-            } else {
-                Err(Damage::Wrong { promise, found }.into())
-            };
+            let found = state.clone().finish();
+            if found != promise.digest {
+                return Err(self.broken(Damage::Wrong { promise, found }));
+            }
+            self.state = State::Kept;
+            return Ok(0);
         }
-        if state.length() + count as u64 > self.promise.size {
-            return Err(Damage::Long {
-                promise: self.promise,
-            }
-            .into());
+        if state.length() + count as u64 > promise.size {
+            return Err(self.broken(Damage::Long { promise }));
         }
         state.update(&buffer[..count]);
         (self.passed)(count as u64);
@@ -255,9 +338,37 @@ pub enum TransferError {
     },
 }
 
+impl TransferError {
+    /// What `error`, met while moving `blob`, says.
+    #[must_use]
+    pub fn of(blob: &Blob, error: io::Error) -> Self {
+        match Damage::in_error(&error) {
+            Some(damage) => Self::Damaged {
+                blob: *blob,
+                source: damage.clone(),
+            },
+            None => Self::Io {
+                blob: *blob,
+                source: error,
+            },
+        }
+    }
+}
+
+impl Hint for TransferError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io { source, .. } => StoreError::in_error(source).and_then(Hint::hint),
+            Self::Absent { .. } | Self::Damaged { .. } => None,
+        }
+    }
+}
+
 /// Moves `blob` from `source` to `sink`, unless the sink has it. `passed` is told of bytes as they come in.
 ///
-/// Goes on from what an earlier attempt left at the sink; should that turn out to be wrong, starts over once.
+/// Goes on from what an earlier attempt left at the sink; should that turn out to be wrong, starts over once. A blob
+/// that ends early or whose connection breaks leaves its start at the sink, for the next attempt; one with other
+/// bytes than promised leaves nothing.
 ///
 /// # Errors
 /// If the source has not got it, gives other bytes, or either place fails. The sink then holds nothing of that name.
@@ -267,57 +378,40 @@ pub fn transfer(
     blob: &Blob,
     passed: &(dyn Fn(u64) + Sync),
 ) -> Result<Moved, TransferError> {
-    let io = |source: io::Error| match Damage::in_error(&source) {
-        Some(damage) => TransferError::Damaged {
-            blob: *blob,
-            source: damage.clone(),
-        },
-        None => TransferError::Io {
-            blob: *blob,
-            source,
-        },
-    };
+    let io = |error| TransferError::of(blob, error);
     if sink.holds(blob).map_err(io)? {
         return Ok(Moved::Present);
     }
-    let mut state = Hasher::default();
-    if let Some(mut kept) = sink.kept(blob).map_err(io)? {
-        let mut buffer = vec![0; 1 << 16];
-        loop {
-            let count = kept.read(&mut buffer).map_err(io)?;
-            if count == 0 || state.length() + count as u64 > blob.size {
-                break;
-            }
-            state.update(&buffer[..count]);
-        }
-    }
+    let attempt = |state: Hasher| -> Result<io::Result<()>, TransferError> {
+        let start = state.length();
+        // All of it was kept: there is no byte to ask the source for.
+        let bytes: Box<dyn Read + Send> = if start > 0 && start == blob.size {
+            Box::new(io::empty())
+        } else {
+            source
+                .open(blob, start)
+                .map_err(io)?
+                .ok_or(TransferError::Absent { blob: *blob })?
+        };
+        Ok(sink.write(blob, &mut Verified::resumed(bytes, *blob, state, passed)))
+    };
+    let state = kept_start(sink, blob).map_err(io)?;
     let start = state.length();
     if start > 0 {
-        if let Some(bytes) = source.open(blob, start).map_err(io)? {
-            match sink.write(blob, &mut Verified::resumed(bytes, *blob, state, passed)) {
-                Ok(()) => return Ok(Moved::Written(blob.size - start)),
-                Err(error) if Damage::in_error(&error).is_some() => {
-                    sink.forget(blob).map_err(io)?;
-                }
-                Err(error) => return Err(io(error)),
-            }
-        } else {
-            return Err(TransferError::Absent { blob: *blob });
+        match attempt(state)? {
+            Ok(()) => return Ok(Moved::Written(blob.size - start)),
+            Err(error) if is_false(&error) => sink.forget(blob).map_err(io)?,
+            Err(error) if PrefixGone::is_in(&error) => {}
+            Err(error) => return Err(io(error)),
+        }
+        if sink.holds(blob).map_err(io)? {
+            return Ok(Moved::Present);
         }
     }
-    let bytes = source
-        .open(blob, 0)
-        .map_err(io)?
-        .ok_or(TransferError::Absent { blob: *blob })?;
-    match sink.write(
-        blob,
-        &mut Verified::resumed(bytes, *blob, Hasher::default(), passed),
-    ) {
+    match attempt(Hasher::default())? {
         Ok(()) => Ok(Moved::Written(blob.size)),
         Err(error) => {
-            if Damage::in_error(&error)
-                .is_some_and(|damage| !matches!(damage, Damage::Short { .. }))
-            {
+            if is_false(&error) {
                 sink.forget(blob).map_err(io)?;
             }
             Err(io(error))
@@ -325,21 +419,48 @@ pub fn transfer(
     }
 }
 
+/// Whether the bytes were others than promised; bytes that are merely too few are a good start.
+fn is_false(error: &io::Error) -> bool {
+    matches!(
+        Damage::in_error(error),
+        Some(Damage::Wrong { .. } | Damage::Long { .. })
+    )
+}
+
+/// The state after the bytes of `blob` that `sink` keeps; that of no bytes if what it keeps is unreadable or too long.
+fn kept_start(sink: &dyn Sink, blob: &Blob) -> io::Result<Hasher> {
+    let mut state = Hasher::default();
+    let usable = match sink.kept(blob)? {
+        None => true,
+        Some(mut kept) => {
+            let mut buffer = vec![0; BUFFER];
+            loop {
+                match kept.read(&mut buffer) {
+                    Ok(0) => break true,
+                    Ok(count) if state.length() + count as u64 > blob.size => break false,
+                    Ok(count) => state.update(&buffer[..count]),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(_) => break false,
+                }
+            }
+        }
+    };
+    if usable {
+        return Ok(state);
+    }
+    sink.forget(blob)?;
+    Ok(Hasher::default())
+}
+
+/// Bytes per read. Larger ones measure no faster; smaller ones cost system calls.
+const BUFFER: usize = 256 << 10;
+
 /// Reads all of a small blob (a manifest, a config, a lock) into memory, verified.
 ///
 /// # Errors
 /// As [`transfer`]; also if the blob is larger than `limit`.
 pub fn read(source: &dyn Source, blob: &Blob, limit: u64) -> Result<Vec<u8>, TransferError> {
-    let io = |source: io::Error| match Damage::in_error(&source) {
-        Some(damage) => TransferError::Damaged {
-            blob: *blob,
-            source: damage.clone(),
-        },
-        None => TransferError::Io {
-            blob: *blob,
-            source,
-        },
-    };
+    let io = |error| TransferError::of(blob, error);
     if blob.size > limit {
         return Err(io(io::Error::new(
             io::ErrorKind::FileTooLarge,
