@@ -1,3 +1,4 @@
 //! Delivery: importing archives, putting images into a registry, and telling a cluster where they are.
 
+pub mod emit;
 pub mod push;

@@ -10,12 +10,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::digest::Digest;
 use crate::oci::{MANIFEST_LIMIT, Manifest};
 use crate::reference::Tag;
+use crate::run::each;
 use crate::run::event::{Event, Observer};
 use crate::store::{Blob, Damage, Moved, Sink, Source, TransferError, read, transfer};
 
@@ -426,30 +427,13 @@ impl Sink for AsSink<'_> {
     }
 }
 
-/// Runs `work` for every index on at most `workers` threads; stops handing out when told to.
-pub(crate) fn each(count: usize, workers: usize, stop: &AtomicBool, work: impl Fn(usize) + Sync) {
-    let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..workers.clamp(1, count.max(1)) {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= count {
-                        break;
-                    }
-                    work(index);
-                }
-            });
-        }
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::Verified;
     use crate::store::memory::Memory;
     use std::io::Read;
+    use std::sync::atomic::AtomicUsize;
 
     /// A registry in memory that insists on order and isolation, as real ones do.
     #[derive(Default)]

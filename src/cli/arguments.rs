@@ -1,0 +1,391 @@
+//! The command line: names and flags that scripts and reviews depend on.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Builds mirrors for disconnected sites: lock, build, export, import, emit, audit.
+#[derive(Debug, Parser)]
+#[command(name = "imgbuild", version, disable_help_subcommand = true, propagate_version = false)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) common: Common,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Common {
+    /// The content store [default: settings, else the user data directory]
+    #[arg(long, global = true, env = "IMGBUILD_STORE", value_name = "DIR")]
+    pub(super) store: Option<PathBuf>,
+    /// The settings file [default: imgbuild.toml, if there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) settings: Option<PathBuf>,
+    /// Rule files that replace or join the embedded ones
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(super) rules: Option<PathBuf>,
+    /// Credentials for registries, before all other places they are looked for
+    #[arg(long, global = true, env = "REGISTRY_AUTH_FILE", value_name = "FILE")]
+    pub(super) authfile: Option<PathBuf>,
+    /// The registries.conf to use
+    #[arg(long, global = true, env = "CONTAINERS_REGISTRIES_CONF", value_name = "FILE")]
+    pub(super) registries_conf: Option<PathBuf>,
+    /// A further folder laid out like certs.d, or a PEM file of further certificate authorities
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(super) certs: Vec<PathBuf>,
+    /// A registry that may speak plain HTTP or show any certificate
+    #[arg(long, global = true, value_name = "HOST[:PORT]")]
+    pub(super) insecure: Vec<String>,
+    /// Transfers at once
+    #[arg(long, global = true, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(super) jobs: u16,
+    /// Say nothing but errors
+    #[arg(short, long, global = true)]
+    pub(super) quiet: bool,
+    /// Say more; twice, even more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+    /// Write what happens as JSON lines
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) events: Option<PathBuf>,
+}
+
+/// Which config and lock.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Subject {
+    /// The ImageSetConfiguration [default: imageset.yaml]
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// The lock [default: lockfiles/<config stem>.lock.toml]
+    #[arg(long, value_name = "FILE")]
+    pub(super) lock: Option<PathBuf>,
+}
+
+/// Where images go, and how they are laid out there.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Shape {
+    /// How repositories are named: v2, v2-4.17
+    #[arg(long, value_name = "NAME", default_value = "v2", value_parser = ["v2", "v2-4.17"])]
+    pub(super) layout: String,
+    /// Most path components that the destination takes; 0 is no limit
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(super) max_nested_paths: usize,
+}
+
+/// A text or a machine's form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// The forms of a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum DiffFormat {
+    /// For a terminal.
+    Text,
+    /// For a merge request.
+    Md,
+    /// For programs.
+    Json,
+}
+
+/// The forms of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum PlanFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+    /// For Graphviz.
+    Dot,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Write a commented starter config
+    Init(InitArguments),
+    /// Pin every digest that the config asks for
+    Lock(LockArguments),
+    /// Say what the lock comes to: images, blobs, exact bytes, disk and media
+    Plan(PlanArguments),
+    /// Compare two locks
+    Diff(DiffArguments),
+    /// Say who brought a digest, repository or tag in
+    Why(WhyArguments),
+    /// Fetch everything the lock names into the store
+    Build(BuildArguments),
+    /// Write the next sequenced archive, or an old one again
+    Export(ExportArguments),
+    /// Prove archives without extracting them
+    Verify(VerifyArguments),
+    /// Stage, check, adopt and push archives; emit the resources
+    Import(ImportArguments),
+    /// Write the cluster resources of a lock
+    Emit(EmitArguments),
+    /// Serve a folder as a registry
+    Serve(ServeArguments),
+    /// Look after the content store
+    Store(StoreArguments),
+    /// Print the rules in force
+    Rules(RulesArguments),
+    /// Print the version
+    Version(VersionArguments),
+    /// Print a completion script
+    Completion(CompletionArguments),
+    /// Tell the whole story on loopback, with nothing installed
+    Demo(DemoArguments),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InitArguments {
+    /// The folder to write into
+    #[arg(default_value = ".")]
+    pub(super) folder: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LockArguments {
+    #[command(flatten)]
+    pub(super) subject: Subject,
+    /// Ask again: everything, or what SEL names (image:GLOB, package:NAME, catalog:REF, chart:REF, release, rules)
+    #[arg(long, value_name = "SEL", num_args = 0..)]
+    pub(super) update: Option<Vec<String>>,
+    /// Only say whether the lock answers the config; exit 3 if not
+    #[arg(long, conflicts_with_all = ["update", "offline", "skip"])]
+    pub(super) check: bool,
+    /// Ask nobody: drop blocks and reuse pins only
+    #[arg(long, conflicts_with = "update")]
+    pub(super) offline: bool,
+    /// Leave this image out from now on
+    #[arg(long, value_name = "IMAGE", requires = "reason")]
+    pub(super) skip: Vec<String>,
+    /// Why images are left out
+    #[arg(long, value_name = "TEXT", requires = "skip")]
+    pub(super) reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PlanArguments {
+    #[command(flatten)]
+    pub(super) subject: Subject,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = PlanFormat::Text)]
+    pub(super) format: PlanFormat,
+    /// Fetch no manifest that is not in the store
+    #[arg(long)]
+    pub(super) offline: bool,
+    /// Say how many media of this size the next archive takes
+    #[arg(long, value_name = "SIZE")]
+    pub(super) media: Option<String>,
+    /// The line of archives [default: the config stem]
+    #[arg(long, value_name = "NAME")]
+    pub(super) stream: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DiffArguments {
+    /// The older lock
+    pub(super) old: PathBuf,
+    /// The newer lock
+    pub(super) new: PathBuf,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = DiffFormat::Text)]
+    pub(super) format: DiffFormat,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct WhyArguments {
+    /// A digest, the start of one, a repository, a tag, or repository:tag
+    pub(super) what: String,
+    #[command(flatten)]
+    pub(super) subject: Subject,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BuildArguments {
+    #[command(flatten)]
+    pub(super) subject: Subject,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExportArguments {
+    #[command(flatten)]
+    pub(super) subject: Subject,
+    /// The folder that the parts are written to
+    #[arg(short, long, value_name = "DIR")]
+    pub(super) output: PathBuf,
+    /// The line of archives [default: the config stem]
+    #[arg(long, value_name = "NAME")]
+    pub(super) stream: Option<String>,
+    /// Largest part, everything counted (4.7GB, 4GiB, 500GiB) [default: settings, else archiveSize, else 500GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub(super) part_size: Option<String>,
+    /// Carry everything, for a first delivery or a new start
+    #[arg(long, conflicts_with_all = ["overlap", "for_sequences", "base_lock"])]
+    pub(super) full: bool,
+    /// Apply on top of any of the last N+1 archives
+    #[arg(long, value_name = "N", conflicts_with_all = ["for_sequences", "base_lock"])]
+    pub(super) overlap: Option<usize>,
+    /// Apply on top of any of these archives
+    #[arg(long = "for", value_name = "SEQ", value_delimiter = ',', conflicts_with = "base_lock")]
+    pub(super) for_sequences: Vec<u64>,
+    /// Apply on top of this lock; may be given again
+    #[arg(long, value_name = "FILE")]
+    pub(super) base_lock: Vec<PathBuf>,
+    /// Write this earlier archive again, byte for byte
+    #[arg(long, value_name = "N", conflicts_with_all = ["full", "overlap", "for_sequences", "base_lock"])]
+    pub(super) seq: Option<u64>,
+    /// Write only these parts again
+    #[arg(long, value_name = "N", value_delimiter = ',', requires = "seq")]
+    pub(super) only_parts: Vec<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArguments {
+    /// Folders or parts
+    #[arg(required = true)]
+    pub(super) paths: Vec<PathBuf>,
+    /// Do not hash the blobs one by one
+    #[arg(long)]
+    pub(super) quick: bool,
+    /// The chain that the archives must be on
+    #[arg(long, value_name = "FILE")]
+    pub(super) chain: Option<PathBuf>,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ImportArguments {
+    /// Folders or parts
+    #[arg(required = true)]
+    pub(super) paths: Vec<PathBuf>,
+    /// Where to: docker://HOST[:PORT][/PREFIX] or oci:DIR [default: the store]
+    #[arg(long, value_name = "DESTINATION")]
+    pub(super) to: Option<String>,
+    /// The folder for the cluster resources
+    #[arg(short, long, value_name = "DIR", default_value = "cluster-resources")]
+    pub(super) output: PathBuf,
+    #[command(flatten)]
+    pub(super) shape: Shape,
+    /// Adopt an older archive than the one adopted last
+    #[arg(long)]
+    pub(super) allow_rollback: bool,
+    /// Adopt a full archive of another chain
+    #[arg(long)]
+    pub(super) rebase: bool,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EmitArguments {
+    #[command(flatten)]
+    pub(super) subject: Subject,
+    /// The registry that the cluster pulls from: HOST[:PORT][/PREFIX]
+    #[arg(long, value_name = "HOST/PREFIX")]
+    pub(super) registry: String,
+    /// The folder for the cluster resources
+    #[arg(short, long, value_name = "DIR", default_value = "cluster-resources")]
+    pub(super) output: PathBuf,
+    #[command(flatten)]
+    pub(super) shape: Shape,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArguments {
+    /// The folder that the registry keeps its content in
+    #[arg(long, value_name = "DIR")]
+    pub(super) data: Option<PathBuf>,
+    /// The address to listen on
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:5000")]
+    pub(super) listen: std::net::SocketAddr,
+    /// Take no pushes and no deletions
+    #[arg(long)]
+    pub(super) read_only: bool,
+    /// The certificate chain, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(super) tls_cert: Option<PathBuf>,
+    /// The key of the certificate, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(super) tls_key: Option<PathBuf>,
+    /// Users and passwords (bcrypt), as `htpasswd -B` writes them
+    #[arg(long, value_name = "FILE")]
+    pub(super) htpasswd: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StoreArguments {
+    #[command(subcommand)]
+    pub(super) command: StoreCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum StoreCommand {
+    /// Say what the store holds
+    Stat {
+        /// The form of the answer
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// Hash everything again; put what is damaged aside and say who needs it
+    Fsck {
+        /// The form of the answer
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// Remove what no root needs
+    Gc {
+        /// Only say what would go
+        #[arg(long)]
+        dry_run: bool,
+        /// The form of the answer
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// List, add or remove what keeps content from being collected
+    Root {
+        /// A lock to keep
+        #[arg(long, value_name = "FILE")]
+        add: Option<PathBuf>,
+        /// The name of a root to let go
+        #[arg(long, value_name = "NAME", conflicts_with = "add")]
+        remove: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RulesArguments {
+    /// Print the text of one rule
+    pub(super) name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VersionArguments {
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CompletionArguments {
+    /// The shell
+    pub(super) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DemoArguments {
+    /// The folder to work in [default: a new one below the temporary directory]
+    #[arg(long, value_name = "DIR")]
+    pub(super) folder: Option<PathBuf>,
+}

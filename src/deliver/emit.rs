@@ -1,0 +1,245 @@
+//! Cluster resources: files that tell a cluster where to pull from.
+//!
+//! They are a pure function of (lock, rules, destination, layout), so both sides of a gap write the same bytes. The
+//! rules carry the documents as trees; the rows they repeat over are computed here. The whole set is written each
+//! time: a file that did not change is not touched, and one that an earlier set had and this one has not is removed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::canon::Value;
+use crate::hint::Hint;
+use crate::openshift::cluster::{By, Mirrored, mirror_rows, yaml_stream};
+use crate::plan::lock::Lock;
+use crate::reference::{ImageName, ReferenceError};
+use crate::run::resolve::placements;
+use crate::step::hole::HoleError;
+use crate::step::place::{Destination, Layout, PlaceError, refuse_collisions};
+use crate::step::rule::Rules;
+
+/// Name of the file that lists what this program wrote into a folder, so that it removes nothing else.
+const LISTING: &str = ".imgbuild-resources";
+
+/// Why resources cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum EmitError {
+    /// An image has no place.
+    #[error("the images cannot all be placed")]
+    Place(#[from] PlaceError),
+    /// A place at the destination is no repository.
+    #[error("a placed image has no valid name at the destination")]
+    Name(#[from] ReferenceError),
+    /// A document does not fit its rows.
+    #[error("rule {rule:?} cannot write {file}")]
+    Hole {
+        /// The rule.
+        rule: String,
+        /// The document's file.
+        file: String,
+        /// Why.
+        source: HoleError,
+    },
+    /// A document asks for rows that nobody computes.
+    #[error("rule {rule:?} repeats {file} for {table:?}, which is none of {}", TABLES.join(", "))]
+    Table {
+        /// The rule.
+        rule: String,
+        /// The document's file.
+        file: String,
+        /// What it asks for.
+        table: String,
+    },
+    /// A value that YAML cannot hold.
+    #[error("{file} cannot be written as YAML")]
+    Yaml {
+        /// The file.
+        file: String,
+        /// Why.
+        source: serde_saphyr::ser::Error,
+    },
+    /// The folder cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Hint for EmitError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Place(source) => source.hint(),
+            Self::Name(source) => source.hint(),
+            _ => None,
+        }
+    }
+}
+
+/// The compiled tables that documents may repeat over.
+pub const TABLES: [&str; 2] = ["digest-mirrors", "tag-mirrors"];
+
+/// The resources of a lock at a destination: file name to content.
+///
+/// # Errors
+/// If an image has no place there, two collide, or a rule is at fault.
+pub fn documents(lock: &Lock, rules: &Rules, destination: &Destination, layout: &Layout) -> Result<BTreeMap<String, String>, EmitError> {
+    let placements = placements(lock, rules, layout)?;
+    refuse_collisions(&placements, &destination.prefix, layout)?;
+    let mut images = Vec::new();
+    for placement in &placements {
+        // An image from a layout on disk has no name that a workload could use.
+        let (Some(category), ImageName::Registry(origin)) = (&placement.category, &placement.origin) else { continue };
+        images.push(Mirrored {
+            category: category.clone(),
+            origin: origin.clone(),
+            destination: crate::reference::Repository::new(&destination.registry, &layout.limit(&destination.join(&placement.path)))?,
+            always_by_digest: false,
+        });
+    }
+    let by_repository = layout.max_nested_paths > 0;
+    let mut files: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for rule in rules.iter() {
+        for document in &rule.documents {
+            let rows = match document.each.as_deref() {
+                None => vec![Value::map([])],
+                Some("digest-mirrors") => mirror_rows(&images, By::Digest, by_repository),
+                Some("tag-mirrors") => mirror_rows(&images, By::Tag, by_repository),
+                Some(table) => {
+                    return Err(EmitError::Table { rule: rule.name.clone(), file: document.file.clone(), table: table.to_owned() });
+                }
+            };
+            for row in rows {
+                let context = Value::map([("row", row), ("destination", destination.join_registry().into())]);
+                let filled = document.tree.fill(&context).map_err(|source| EmitError::Hole {
+                    rule: rule.name.clone(),
+                    file: document.file.clone(),
+                    source,
+                })?;
+                files.entry(document.file.clone()).or_default().extend(filled);
+            }
+        }
+    }
+    files
+        .into_iter()
+        .map(|(file, documents)| match yaml_stream(&documents) {
+            Ok(text) => Ok((file, text)),
+            Err(source) => Err(EmitError::Yaml { file, source }),
+        })
+        .collect()
+}
+
+/// Writes a set of files into `folder`; answers the paths that changed.
+///
+/// # Errors
+/// If the folder cannot be written. Each file is whole or as it was.
+pub fn write_set(folder: &Path, files: &BTreeMap<String, String>) -> Result<Vec<PathBuf>, EmitError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| EmitError::Write { path, source }
+    };
+    fs::create_dir_all(folder).map_err(failed(folder))?;
+    let listing = folder.join(LISTING);
+    let earlier: Vec<String> = match fs::read_to_string(&listing) {
+        Ok(text) => text.lines().map(str::to_owned).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(failed(&listing)(error)),
+    };
+    let mut changed = Vec::new();
+    for (name, content) in files {
+        let path = folder.join(name);
+        if replace(&path, content.as_bytes()).map_err(failed(&path))? {
+            changed.push(path);
+        }
+    }
+    for name in earlier {
+        let is_plain = Path::new(&name).components().count() == 1 && !name.starts_with('.');
+        let path = folder.join(&name);
+        if is_plain && !files.contains_key(&name) && path.is_file() {
+            fs::remove_file(&path).map_err(failed(&path))?;
+            changed.push(path);
+        }
+    }
+    let names: Vec<&str> = files.keys().map(String::as_str).collect();
+    replace(&listing, (names.join("\n") + "\n").as_bytes()).map_err(failed(&listing))?;
+    Ok(changed)
+}
+
+/// Replaces a file as a whole, unless it has that content already; answers whether it changed.
+///
+/// # Errors
+/// If the folder cannot be written.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<bool> {
+    if fs::read(path).is_ok_and(|old| old == content) {
+        return Ok(false);
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".imgbuild-").tempfile_in(folder)?;
+    file.write_all(content)?;
+    // A temporary file is private; what replaces a user's file is readable as theirs was meant to be.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+    }
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::lock::{Image, Origin, Pin, Want};
+
+    const HEX: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+
+    fn lock() -> Lock {
+        let image = |reference: &str, target: Option<&str>| {
+            let name: crate::reference::Reference = reference.parse().unwrap();
+            Image {
+                reference: reference.to_owned(),
+                want: Want::new(target.map(|target| ("target", Value::from(target)))),
+                pin: Pin::new(Origin::Registry(name.repository), crate::digest::Digest::from_hex(HEX).unwrap(), 7),
+            }
+        };
+        let digest_only = format!("quay.io/a/b@sha256:{HEX}");
+        Lock {
+            images: vec![image("registry.redhat.io/ubi9/ubi:9.4", None), image(&digest_only, None), image("quay.io/x/y:1", Some("base/z:2"))],
+            ..Lock::default()
+        }
+    }
+
+    #[test]
+    fn the_resources_of_images_are_golden() {
+        let rules = Rules::embedded().unwrap();
+        let destination: Destination = "docker://mirror.example.test:5000/ocp".parse().unwrap();
+        let files = documents(&lock(), &rules, &destination, &Layout::default()).unwrap();
+        assert_eq!(files.keys().collect::<Vec<_>>(), ["idms-oc-mirror.yaml", "itms-oc-mirror.yaml"], "both mirror sets have entries");
+        assert_eq!(
+            files["idms-oc-mirror.yaml"],
+            "---\napiVersion: config.openshift.io/v1\nkind: ImageDigestMirrorSet\nmetadata:\n  name: idms-generic-0\nspec:\n  imageDigestMirrors:\n  - mirrors:\n    - mirror.example.test:5000/ocp/a\n    source: quay.io/a\n",
+            "the digest mirrors"
+        );
+        assert_eq!(
+            files["itms-oc-mirror.yaml"],
+            "---\napiVersion: config.openshift.io/v1\nkind: ImageTagMirrorSet\nmetadata:\n  name: itms-generic-0\nspec:\n  imageTagMirrors:\n  - mirrors:\n    - mirror.example.test:5000/ocp/base/z\n    source: quay.io/x/y\n  - mirrors:\n    - mirror.example.test:5000/ocp/ubi9\n    source: registry.redhat.io/ubi9\n",
+            "the tag mirrors"
+        );
+    }
+
+    #[test]
+    fn a_set_of_files_replaces_the_one_before_and_touches_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let set = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), format!("{name}\n"))).collect::<BTreeMap<_, _>>();
+        fs::write(folder.path().join("mine.yaml"), "mine").unwrap();
+        assert_eq!(write_set(folder.path(), &set(&["a.yaml", "b.yaml"])).unwrap().len(), 2, "both are new");
+        assert_eq!(write_set(folder.path(), &set(&["a.yaml", "b.yaml"])).unwrap().len(), 0, "an unchanged file is not rewritten");
+        write_set(folder.path(), &set(&["a.yaml"])).unwrap();
+        assert!(!folder.path().join("b.yaml").exists(), "what the set has no more is gone");
+        assert!(folder.path().join("mine.yaml").exists(), "what somebody else wrote stays");
+    }
+}
