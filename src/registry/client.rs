@@ -1,1 +1,0 @@
-//! The client (to be filled in).
