@@ -1,1 +1,12 @@
-//! (to be filled in)
+//! The plan of a mirror, and the lock: the plan with every question answered.
+
+pub mod check;
+pub mod diff;
+pub mod lock;
+pub mod merge;
+pub mod selector;
+pub mod text;
+pub mod why;
+
+#[cfg(test)]
+pub(crate) mod any;
