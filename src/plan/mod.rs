@@ -1,3 +1,13 @@
-//! The plan, and the lock that it is made from.
+//! The plan of a mirror, and the lock: the plan with every question answered.
 
+pub mod check;
+pub mod diff;
 pub mod graph;
+pub mod lock;
+pub mod merge;
+pub mod selector;
+pub mod text;
+pub mod why;
+
+#[cfg(test)]
+pub(crate) mod any;
