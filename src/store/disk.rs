@@ -38,6 +38,8 @@
 //! skopeo inspect oci:/srv/store:quay.io/a/b@sha256:2cf2…
 //! ```
 //!
+//! (Its grammar of names has no brackets, so it cannot select what came from a registry named by an IPv6 address.)
+//!
 //! ## Why not wait for the other writer
 //! Another process that is stopped, or whose registry hangs, would hang this one too. Fetching the same blob twice at
 //! the same moment is rare and costs only bytes.
@@ -49,6 +51,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tempfile::NamedTempFile;
 
@@ -88,7 +91,7 @@ pub enum Access {
 pub struct Store {
     path: PathBuf,
     access: Access,
-    _lock: Option<File>,
+    lock: Option<Arc<File>>,
 }
 
 impl Store {
@@ -109,7 +112,7 @@ impl Store {
         let store = Self {
             path: path.to_owned(),
             access,
-            _lock: Self::lock(path, access)?,
+            lock: Self::lock(path, access)?.map(Arc::new),
         };
         store.check_version()?;
         if access != Access::ReadOnly {
@@ -264,13 +267,7 @@ impl Store {
     /// # Errors
     /// If the file system cannot tell.
     pub fn size_of(&self, digest: &Digest) -> Result<Option<u64>, StoreError> {
-        let path = self.path_of(digest);
-        match fs::metadata(&path) {
-            Ok(metadata) if metadata.is_file() => Ok(Some(metadata.len())),
-            Ok(_) => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(StoreError::io("look for", &path)(error)),
-        }
+        size_at(&self.path_of(digest))
     }
 
     /// Every blob that is here, in no order. Files that are not named by a digest are passed over.
@@ -339,10 +336,11 @@ impl Store {
     ///
     /// # Errors
     /// If the store is read only or the file system refuses.
-    pub fn draft(&self) -> Result<Draft<'_>, StoreError> {
+    pub fn draft(&self) -> Result<Draft, StoreError> {
         self.may_write("write a blob")?;
         Ok(Draft {
-            store: self,
+            blobs: self.blobs_path(),
+            _lock: self.lock.clone(),
             file: self.temporary()?,
             state: Hasher::default(),
         })
@@ -436,12 +434,17 @@ impl Store {
 
     fn put_file(&self, path: &Path, bytes: &[u8], durably: bool) -> Result<(), StoreError> {
         self.may_write("write")?;
-        if fs::read(path).is_ok_and(|found| found == bytes) {
-            return Ok(());
-        }
         let folder = path
             .parent()
             .expect("every file of a store is in a directory of it");
+        if fs::read(path).is_ok_and(|found| found == bytes) {
+            if durably {
+                // Whoever wrote it may have been killed before it did this.
+                sync_folder(&self.blobs_path())?;
+                sync_folder(folder)?;
+            }
+            return Ok(());
+        }
         let mut file = self.temporary()?;
         file.write_all(bytes)
             .map_err(StoreError::io("write", file.path()))?;
@@ -497,16 +500,6 @@ impl Store {
         }
         names.sort();
         Ok(names)
-    }
-
-    /// Puts a written file, known to be right, in place as the blob `digest`.
-    fn publish(&self, temporary: NamedTempFile, digest: &Digest) -> Result<(), StoreError> {
-        finish(temporary.as_file(), temporary.path())?;
-        let path = self.path_of(digest);
-        match temporary.persist(&path) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(StoreError::io("put in place", &path)(error.error)),
-        }
     }
 
     /// Takes the `partial` of a blob for this writer alone.
@@ -602,6 +595,25 @@ fn finish(file: &File, path: &Path) -> Result<(), StoreError> {
     file.sync_all().map_err(StoreError::io("sync", path))
 }
 
+/// Puts a written file, known to be right, in place as the blob at `path`.
+fn publish(temporary: NamedTempFile, path: &Path) -> Result<(), StoreError> {
+    finish(temporary.as_file(), temporary.path())?;
+    match temporary.persist(path) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(StoreError::io("put in place", path)(error.error)),
+    }
+}
+
+/// The size of the file at `path`; `None` if there is none.
+fn size_at(path: &Path) -> Result<Option<u64>, StoreError> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => Ok(Some(metadata.len())),
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::io("look for", path)(error)),
+    }
+}
+
 /// Makes the names in a directory durable.
 fn sync_folder(path: &Path) -> Result<(), StoreError> {
     match File::open(path).and_then(|folder| folder.sync_all()) {
@@ -677,7 +689,7 @@ impl Sink for Store {
                 let mut temporary = self.temporary()?;
                 let path = temporary.path().to_owned();
                 copy(bytes, temporary.as_file_mut(), &path)?;
-                return Ok(self.publish(temporary, &blob.digest)?);
+                return Ok(publish(temporary, &self.path_of(&blob.digest))?);
             }
             Partial::Taken | Partial::Absent => {
                 return Err(PrefixGone { blob: *blob, start }.into());
@@ -690,7 +702,7 @@ impl Sink for Store {
         };
         // Whoever had it before this writer may have finished it.
         if self.holds(blob)? {
-            fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
+            let _ = fs::remove_file(&path);
             return Ok(());
         }
         Self::seek_to_start(&mut file, &path, bytes)?;
@@ -743,15 +755,17 @@ impl Sink for Store {
 
 /// Bytes on their way into a store, whose name is known only when all have been written.
 ///
-/// Dropped without [`Draft::commit`], it leaves nothing.
+/// Dropped without [`Draft::commit`], it leaves nothing. It may outlive its store and keeps garbage from being
+/// collected meanwhile, so a server can hold it between requests.
 #[derive(Debug)]
-pub struct Draft<'s> {
-    store: &'s Store,
+pub struct Draft {
+    blobs: PathBuf,
+    _lock: Option<Arc<File>>,
     file: NamedTempFile,
     state: Hasher,
 }
 
-impl Draft<'_> {
+impl Draft {
     /// Takes more bytes.
     ///
     /// # Errors
@@ -779,14 +793,15 @@ impl Draft<'_> {
     /// If the file system refuses.
     pub fn commit(self) -> Result<Blob, StoreError> {
         let blob = self.blob();
-        if self.store.size_of(&blob.digest)? != Some(blob.size) {
-            self.store.publish(self.file, &blob.digest)?;
+        let path = self.blobs.join(blob.digest.hex());
+        if size_at(&path)? != Some(blob.size) {
+            publish(self.file, &path)?;
         }
         Ok(blob)
     }
 }
 
-impl Write for Draft<'_> {
+impl Write for Draft {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.append(bytes)?;
         Ok(bytes.len())

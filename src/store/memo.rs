@@ -19,7 +19,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::disk::Store;
 use super::{Blob, Sink, StoreError};
@@ -71,9 +71,6 @@ pub fn recall(memo: &dyn Memo, place: &dyn Sink, key: &Key) -> io::Result<Option
     Ok(Some(outputs))
 }
 
-/// A file of the memo, with the outputs that it records; `None` if it records nothing.
-type Found = (PathBuf, Option<Vec<Output>>);
-
 /// The memo of a store on disk.
 #[derive(Clone, Copy)]
 pub struct Records<'s> {
@@ -91,35 +88,27 @@ impl<'s> Records<'s> {
     }
 
     /// Every file of the memo, sorted.
-    pub(super) fn list(self) -> Result<Vec<Found>, StoreError> {
+    pub(super) fn list(self) -> Result<Vec<PathBuf>, StoreError> {
+        let folder = self.store.inside("memo");
         let mut found = Vec::new();
-        for entry in walkdir::WalkDir::new(self.store.inside("memo")).sort_by_file_name() {
-            let entry = match entry {
-                Ok(entry) => entry,
+        for entry in walkdir::WalkDir::new(&folder).sort_by_file_name() {
+            match entry {
+                Ok(entry) if entry.file_type().is_dir() => {}
+                Ok(entry) => found.push(entry.into_path()),
                 Err(error)
                     if error
                         .io_error()
-                        .is_some_and(|error| error.kind() == io::ErrorKind::NotFound) =>
-                {
-                    continue;
-                }
-                Err(error) => {
-                    return Err(StoreError::io("read", &self.store.inside("memo"))(
-                        error.into(),
-                    ));
-                }
-            };
-            if !entry.file_type().is_file() {
-                continue;
+                        .is_some_and(|error| error.kind() == io::ErrorKind::NotFound) => {}
+                Err(error) => return Err(StoreError::io("read", &folder)(error.into())),
             }
-            let outputs = entry
-                .file_name()
-                .to_str()
-                .and_then(Key::from_hex)
-                .and_then(|key| parse(&key, &fs::read(entry.path()).ok()?));
-            found.push((entry.into_path(), outputs));
         }
         Ok(found)
+    }
+
+    /// What a file of the memo records; `None` if nothing.
+    pub(super) fn outputs_at(path: &Path) -> Option<Vec<Output>> {
+        let key = Key::from_hex(path.file_name()?.to_str()?)?;
+        parse(&key, &fs::read(path).ok()?)
     }
 }
 

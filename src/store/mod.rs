@@ -364,7 +364,8 @@ impl Hint for TransferError {
     }
 }
 
-/// Moves `blob` from `source` to `sink`, unless the sink has it. `passed` is told of bytes as they come in.
+/// Moves `blob` from `source` to `sink`, unless the sink has it. `passed` is told of bytes as they come in, false ones
+/// among them.
 ///
 /// Goes on from what an earlier attempt left at the sink; should that turn out to be wrong, starts over once. A blob
 /// that ends early or whose connection breaks leaves its start at the sink, for the next attempt; one with other

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use rayon::iter::{ParallelBridge as _, ParallelIterator as _};
 
 use super::disk::{Access, Store};
+use super::memo::Records;
 use super::{BUFFER, Blob, StoreError};
 use crate::digest::{Digest, Hasher};
 
@@ -82,8 +83,7 @@ pub struct Lost {
     pub blob: Blob,
     /// What is wrong with it.
     pub loss: Loss,
-    /// Where the damaged file is now; `None` if it was left in place, because the store is read only or the file
-    /// system refused.
+    /// Where the damaged file is now; `None` if it was left in place.
     pub quarantine: Option<PathBuf>,
 }
 
@@ -177,8 +177,8 @@ impl Store {
         if !dry_run && collected.images > 0 {
             self.write_index(&images)?;
         }
-        for (path, outputs) in self.memo().list()? {
-            let stays = match outputs {
+        for path in self.memo().list()? {
+            let stays = match Records::outputs_at(&path) {
                 None => false,
                 Some(outputs) => {
                     let mut stays = true;
@@ -235,10 +235,11 @@ impl Store {
         Ok(collected)
     }
 
-    /// Reads every blob again with `jobs` threads, and puts aside those whose bytes are not what their name says, so
-    /// that they are fetched again. `passed` is told of each blob that was read.
+    /// Reads every blob again with `jobs` threads, and puts aside those whose bytes are not what their name says or
+    /// that the disk fails to give back, so that they are fetched again. `passed` is told of each blob that was read.
     ///
-    /// A store that is read only is only reported on.
+    /// A store that is read only is only reported on. A file that cannot be read for another reason (permissions, too
+    /// many open files) is reported and stays.
     ///
     /// # Errors
     /// If the blobs cannot be listed, or no threads can be had. A blob that cannot be read is a finding.
@@ -310,10 +311,16 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(source) => Loss::Unreadable { source },
         };
+        let is_damaged = match &loss {
+            Loss::Wrong { .. } => true,
+            Loss::Unreadable { source } => {
+                source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+            }
+        };
         let mut quarantine = None;
         // Another process may have put the right bytes in place meanwhile.
         let is_same = fs::metadata(&path).is_ok_and(|found| Some(found.ino()) == inode);
-        if self.access() != Access::ReadOnly && (is_same || inode.is_none()) {
+        if self.access() != Access::ReadOnly && is_damaged && (is_same || inode.is_none()) {
             let folder = self.inside("quarantine");
             let aside = folder.join(blob.digest.hex());
             if fs::create_dir_all(&folder).is_ok() && fs::rename(&path, &aside).is_ok() {
@@ -416,6 +423,7 @@ mod tests {
             transfer(&Broken, &store, &blob, &|_| ()).unwrap_err();
         }
         fs::write(folder.path().join("imgbuild/tmp/killed"), b"12345").unwrap();
+        fs::write(store.partial_of(&kept.digest), b"k").unwrap();
         fs::write(folder.path().join("blobs/sha256/notes.txt"), b"mine").unwrap();
         let keep = |digest: &Digest| {
             [kept.digest, wanted.digest, Blob::of(b"never came").digest].contains(digest)
@@ -423,8 +431,8 @@ mod tests {
         let expected = Collected {
             count: 1,
             bytes: 5,
-            unfinished: 2,
-            unfinished_bytes: 3 + 5,
+            unfinished: 3,
+            unfinished_bytes: 3 + 5 + 1,
             records: 2,
             closures: 1,
             images: 1,
@@ -443,8 +451,8 @@ mod tests {
             Stat {
                 blobs: 2,
                 bytes: 9,
-                partials: 2,
-                partial_bytes: 6,
+                partials: 3,
+                partial_bytes: 7,
                 temporary: 1,
                 temporary_bytes: 5,
                 records: 3,

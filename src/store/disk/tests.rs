@@ -339,6 +339,34 @@ fn a_start_that_was_swapped_after_it_was_read_is_not_gone_on_from() {
 }
 
 #[test]
+fn a_write_from_the_first_byte_leaves_no_trace_of_an_older_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), Access::Shared).unwrap();
+    let bytes = content(1, 1000);
+    let blob = begin(&store, &bytes, 500);
+    fs::write(store.partial_of(&blob.digest), vec![0; 2000]).unwrap();
+    let mut wrong = bytes.clone();
+    wrong[999] ^= 1;
+    store
+        .write(&blob, &mut Verified::new(Box::new(&wrong[..]), blob))
+        .unwrap_err();
+    assert_eq!(
+        store.stat().unwrap().partials,
+        0,
+        "false bytes are not kept"
+    );
+    fs::write(store.partial_of(&blob.digest), vec![0; 2000]).unwrap();
+    store
+        .write(&blob, &mut Verified::new(Box::new(&bytes[..]), blob))
+        .unwrap();
+    assert_eq!(
+        held(&store, &blob).unwrap(),
+        bytes,
+        "nothing of a longer start may stand behind the blob"
+    );
+}
+
+#[test]
 fn a_second_writer_of_a_blob_does_not_touch_the_start_of_the_first() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), Access::Shared).unwrap();
