@@ -1,4 +1,5 @@
 //! Delivery: importing archives, putting images into a registry, and telling a cluster where they are.
 
 pub mod emit;
+pub mod export;
 pub mod push;

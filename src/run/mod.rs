@@ -3,6 +3,7 @@
 pub mod event;
 pub mod realise;
 pub mod resolve;
+pub mod upstream;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 

@@ -1,0 +1,255 @@
+//! Where a command works: files, environment and flags, turned into the values that the library takes.
+//!
+//! Flag beats environment beats settings beats default.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::arguments::{Common, Shape, Subject};
+use super::ui::{self, Failure};
+use crate::config::{self, Config, ImageSet};
+use crate::digest::Digest;
+use crate::hint::Hint;
+use crate::plan::lock::{BlockKey, Lock, Want};
+use crate::plan::text;
+use crate::registry::client::Client;
+use crate::registry::settings::{Environment, Files, Settings};
+use crate::run::realise::Limits;
+use crate::run::resolve::{Asked, Request, rules_of};
+use crate::run::upstream::Live;
+use crate::step::place::Layout;
+use crate::step::rule::{EMBEDDED, Rules};
+use crate::store::disk::{Access, Store};
+use crate::store::{Blob, StoreError};
+
+/// The working directory of one command.
+pub(super) struct Site {
+    pub(super) common: Common,
+    pub(super) environment: Environment,
+    pub(super) settings: config::Settings,
+}
+
+/// The files that a command is about.
+pub(super) struct Paths {
+    pub(super) config: PathBuf,
+    pub(super) lock: PathBuf,
+    pub(super) stem: String,
+}
+
+impl Site {
+    /// Reads the settings file.
+    pub(super) fn new(common: Common, environment: Environment) -> Result<Self, Failure> {
+        let named = common.settings.clone();
+        let path = named.clone().unwrap_or_else(|| PathBuf::from("imgbuild.toml"));
+        let settings = match fs::read(&path) {
+            Ok(bytes) => config::Settings::parse_bytes(&bytes, &path.display().to_string())
+                .map_err(|errors| Failure { code: ui::ERROR, text: errors.render() })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => config::Settings::default(),
+            Err(error) => return Err(cannot("read the settings", &path, &error)),
+        };
+        Ok(Self { common, environment, settings })
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        Limits { workers: usize::from(self.common.jobs), ..Limits::default() }
+    }
+
+    /// The files of a command.
+    pub(super) fn paths(&self, subject: &Subject) -> Paths {
+        let config = subject.config.clone().unwrap_or_else(|| PathBuf::from("imageset.yaml"));
+        let stem = config.file_stem().map_or_else(|| "imageset".to_owned(), |stem| stem.to_string_lossy().into_owned());
+        let lock = subject.lock.clone().unwrap_or_else(|| PathBuf::from("lockfiles").join(format!("{stem}.lock.toml")));
+        Paths { config, lock, stem }
+    }
+
+    /// The stream of a command: the one named, else the config's stem in the letters that streams have.
+    pub(super) fn stream(&self, named: Option<&str>, stem: &str) -> Result<crate::archive::Stream, Failure> {
+        let text = named.map_or_else(
+            || {
+                let text: String = stem.to_lowercase().chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' }).collect();
+                text.trim_matches('-').to_owned()
+            },
+            str::to_owned,
+        );
+        text.parse().map_err(|error: crate::archive::ArchiveError| Failure::of(ui::ERROR, &error, error.hint()))
+    }
+
+    /// Where the store is.
+    pub(super) fn store_path(&self) -> Result<PathBuf, Failure> {
+        if let Some(path) = &self.common.store {
+            return Ok(path.clone());
+        }
+        if let Some(path) = self.settings.store() {
+            let base = self.common.settings.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+            return Ok(base.join(path));
+        }
+        let data = match self.environment.variable("XDG_DATA_HOME") {
+            Some(path) => Some(PathBuf::from(path)),
+            None => self.environment.home().map(|home| home.join(".local/share")),
+        };
+        data.map(|data| data.join("imgbuild"))
+            .ok_or_else(|| Failure::new(ui::ERROR, "there is no home directory to keep the store in").hint("name the store with --store DIR"))
+    }
+
+    /// Opens the store.
+    pub(super) fn store(&self, access: Access) -> Result<Store, Failure> {
+        Store::open(&self.store_path()?, access).map_err(|error| store_failure(&error))
+    }
+
+    /// Makes the client.
+    pub(super) fn client(&self) -> Result<Client, Failure> {
+        let (folders, authorities) = self.common.certs.iter().cloned().partition(|path: &PathBuf| path.is_dir());
+        let files = Files {
+            authfile: self.common.authfile.clone(),
+            registries: self.common.registries_conf.clone(),
+            certificates: folders,
+            authorities,
+            insecure: self.common.insecure.iter().cloned().collect(),
+            rewrites: self.settings.rewrites(),
+        };
+        let mut settings =
+            Settings::from_environment(&self.environment, &files).map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+        settings.host_limits = self.settings.host_limits();
+        Client::new(settings).map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))
+    }
+
+    /// The live upstream.
+    pub(super) fn upstream(&self) -> Result<Live, Failure> {
+        Ok(Live::new(self.client()?, PathBuf::new()))
+    }
+
+    /// The rules in force: embedded, or from the folder that is named.
+    pub(super) fn rules(&self) -> Result<Rules, Failure> {
+        let folder = self.common.rules.clone().or_else(|| self.settings.rules().map(Path::to_owned));
+        match folder {
+            Some(folder) => Rules::with_folder(&folder),
+            None => Rules::embedded(),
+        }
+        .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))
+    }
+
+    /// The rules that a lock names, from the store, the folder and the embedded ones.
+    pub(super) fn rules_of(&self, lock: &Lock, store: Option<&Store>) -> Result<Rules, Failure> {
+        let current = self.rules()?;
+        let texts = rules_of(lock, &|digest: &Digest| {
+            let embedded = current.iter().map(|rule| rule.text.as_str()).chain(EMBEDDED.iter().map(|(_, text)| *text));
+            if let Some(text) = embedded.into_iter().find(|text| Digest::of(text.as_bytes()) == *digest) {
+                return Ok(Some(text.to_owned()));
+            }
+            let Some(store) = store else { return Ok(None) };
+            let Some(size) = store.size_of(digest).map_err(io::Error::from)? else { return Ok(None) };
+            let bytes = crate::store::read(store, &Blob { digest: *digest, size }, 1 << 20).map_err(io::Error::other)?;
+            Ok(String::from_utf8(bytes).ok())
+        })
+        .map_err(|absent| {
+            Failure::new(ui::STALE, format!("the lock names rule files that are not at hand: {}", absent.join(", ")))
+                .hint("run `imgbuild lock --update rules` to take the rules in force, and review the change")
+        })?;
+        Rules::with(texts).map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))
+    }
+
+    /// Reads the config.
+    pub(super) fn config(&self, path: &Path) -> Result<ImageSet, Failure> {
+        let bytes = fs::read(path).map_err(|error| {
+            let failure = cannot("read the config", path, &error);
+            if error.kind() == io::ErrorKind::NotFound {
+                failure.hint("write one with `imgbuild init`, or name it with -c FILE")
+            } else {
+                failure
+            }
+        })?;
+        let config = config::parse_bytes(&bytes, &path.display().to_string())
+            .map_err(|errors| Failure { code: ui::ERROR, text: errors.render() })?;
+        match config {
+            Config::ImageSet(set) => Ok(set),
+            Config::Delete(_) => Err(Failure::new(
+                ui::ERROR,
+                format!("{} is a DeleteImageSetConfiguration; this command takes an ImageSetConfiguration", path.display()),
+            )),
+        }
+    }
+
+    /// What a config asks for, by the rules in force. A section that no rule serves is refused.
+    pub(super) fn request(&self, set: &ImageSet, path: &Path, rules: &Rules) -> Result<Request, Failure> {
+        if !self.common.quiet {
+            for note in &set.notes {
+                ui::remark(note.render());
+            }
+        }
+        let mut request = Request::default();
+        let mut refused = Vec::new();
+        for section in set.sections() {
+            let rows = set.rows(&section.name).unwrap_or_default();
+            if section.name == "mirror.blockedImages" {
+                request.blocked = set.mirror.blocked_images.iter().map(|pattern| pattern.value.as_str().to_owned()).collect();
+                continue;
+            }
+            let Some(rule) = rules.serving(&section.name) else {
+                let served: Vec<&str> = rules.iter().filter_map(|rule| rule.reads.as_deref()).collect();
+                let hint = format!("the rules in force serve {}", served.join(", "));
+                refused.push(set.error(section.position, format!("no rule serves {}", section.name), Some(hint)));
+                continue;
+            };
+            for row in rows {
+                request.asked.push(Asked {
+                    rule: rule.name.clone(),
+                    at: format!("{}:{}:{}", path.display(), row.position.line, row.position.column),
+                    row: row.value(),
+                });
+            }
+        }
+        match config::ConfigErrors::of(refused) {
+            Some(errors) => Err(Failure { code: ui::ERROR, text: errors.render() }),
+            None => Ok(request),
+        }
+    }
+
+    /// Reads a lock that must be there.
+    pub(super) fn lock(&self, path: &Path) -> Result<(Lock, Vec<u8>), Failure> {
+        match self.lock_if_any(path)? {
+            Some(found) => Ok(found),
+            None => Err(Failure::new(ui::STALE, format!("there is no lock at {}", path.display())).hint("run `imgbuild lock` first")),
+        }
+    }
+
+    /// Reads a lock, if there is one.
+    pub(super) fn lock_if_any(&self, path: &Path) -> Result<Option<(Lock, Vec<u8>)>, Failure> {
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(cannot("read the lock", path, &error)),
+        };
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|error| cannot("read the lock", path, &io::Error::new(io::ErrorKind::InvalidData, error)))?;
+        let lock = text::parse(text, &path.display().to_string()).map_err(|error| lock_failure(&error))?;
+        Ok(Some((lock, bytes)))
+    }
+}
+
+/// What a lock lacks to answer a config: sentences for people.
+pub(super) fn compare(lock: &Lock, wanted: &std::collections::BTreeMap<BlockKey, Want>) -> Vec<String> {
+    crate::plan::check::wants(lock, wanted).iter().map(ToString::to_string).collect()
+}
+
+/// The layout that flags describe.
+pub(super) fn layout(shape: &Shape) -> Layout {
+    Layout { name: shape.layout.clone(), max_nested_paths: shape.max_nested_paths }
+}
+
+/// A lock that cannot be read.
+pub(super) fn lock_failure(error: &text::LockError) -> Failure {
+    Failure::of(ui::ERROR, error, error.hint())
+}
+
+/// A store that cannot be used.
+pub(super) fn store_failure(error: &StoreError) -> Failure {
+    Failure::of(ui::ERROR, error, error.hint())
+}
+
+/// A file that cannot be used.
+pub(super) fn cannot(action: &str, path: &Path, error: &io::Error) -> Failure {
+    let mut failure = Failure::new(ui::ERROR, format!("cannot {action} {}", path.display()));
+    failure.text.push_str(&format!("\n  because {error}"));
+    failure
+}
