@@ -1,0 +1,414 @@
+//! The archive manifest: one page that commits to everything in an archive. Its SHA-256 is the archive's id.
+//!
+//! Shown in reading order; on disk it is canonical JSON (see [`super`]).
+//!
+//! ```text
+//! {"format":"imgbuild-archive/1","stream":"prod","genesis":"sha256:…","seq":7,
+//!  "parent":"sha256:<id of sequence 6>","ancestors":[[6,"sha256:…"],[5,"sha256:…"]],
+//!  "bases":[[6,"sha256:<lock of sequence 6>"],["sha256:<a lock of no sequence>"]],
+//!  "lock":{"digest":"sha256:…","size":812345},
+//!  "built":[{"step":"pack-image","for":"registry.redhat.io/…:v4.16","digest":"sha256:…","size":1771}],
+//!  "closure":{"count":13412,"bytes":358012345678,"list":"sha256:…"},
+//!  "files":[["imgbuild/rules/graph-data.toml",2310,"sha256:…"],["index.json",91234,"sha256:…"]],
+//!  "provides":{"count":4214,"bytes":6801234567,"list":"sha256:…"}}
+//! ```
+//!
+//! * `parent` and `ancestors` are the stream's history: every sequence from the last one down to 1, at most 256 of
+//!   them; sequence 1 has none, and its lock is the stream's `genesis`.
+//! * `bases` are the locks on top of which the archive applies, any one of them sufficing: first those with a
+//!   sequence, ascending, then those given by file, ascending. A full archive has none.
+//! * `built` is ascending by step, then by what it is for.
+//! * `files` commits to the members that nothing else commits to, ascending by name.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::member::{Member, canonical, expect_canonical};
+use super::{
+    BLOB_LIMIT, FILE_LIMIT, Flaw, LIST_LIMIT, MANIFEST_LIMIT, SEQUENCE_LIMIT, SIZE_LIMIT, Stream,
+};
+use crate::digest::Digest;
+use crate::store::Blob;
+
+/// What the manifest says its format is.
+pub const FORMAT: &str = "imgbuild-archive/1";
+
+/// Most ancestors that a manifest lists.
+pub const ANCESTOR_LIMIT: usize = 256;
+
+/// The manifest of an archive, checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The stream's earlier archives, newest first: sequence and id.
+    pub ancestors: Vec<(u64, Digest)>,
+    /// The locks on top of which it applies.
+    pub bases: Vec<Base>,
+    /// Where the outputs of combined steps are pinned.
+    pub built: Vec<Built>,
+    /// Every blob of the lock.
+    pub closure: Listed,
+    /// The members that nothing else commits to.
+    pub files: Vec<File>,
+    /// What the format is.
+    pub format: Format,
+    /// The lock of sequence 1.
+    pub genesis: Digest,
+    /// The lock.
+    #[serde(with = "Promise")]
+    pub lock: Blob,
+    /// The id of the archive before it in the stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Digest>,
+    /// Every blob carried.
+    pub provides: Listed,
+    /// Its place in the stream, counted from 1.
+    #[serde(rename = "seq")]
+    pub sequence: u64,
+    /// The line of archives it belongs to.
+    pub stream: Stream,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Blob", deny_unknown_fields)]
+struct Promise {
+    digest: Digest,
+    size: u64,
+}
+
+/// [`FORMAT`], as a type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Format;
+
+impl Serialize for Format {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(FORMAT)
+    }
+}
+
+impl<'de> Deserialize<'de> for Format {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text == FORMAT {
+            Ok(Self)
+        } else {
+            Err(serde::de::Error::custom("an unknown format"))
+        }
+    }
+}
+
+/// A lock on top of which an archive applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Base {
+    /// The archive of the same stream that brought it; `None` for a lock given by file.
+    pub sequence: Option<u64>,
+    /// The lock.
+    pub lock: Digest,
+}
+
+impl Serialize for Base {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.sequence {
+            Some(sequence) => (sequence, self.lock).serialize(serializer),
+            None => (self.lock,).serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Base {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Sequence(u64, Digest),
+            Lock((Digest,)),
+        }
+        Ok(match Form::deserialize(deserializer)? {
+            Form::Sequence(sequence, lock) => Self {
+                sequence: Some(sequence),
+                lock,
+            },
+            Form::Lock((lock,)) => Self {
+                sequence: None,
+                lock,
+            },
+        })
+    }
+}
+
+/// The output of a combined step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Built {
+    /// The manifest that was built.
+    pub digest: Digest,
+    /// The reference it was built for.
+    #[serde(rename = "for")]
+    pub reference: String,
+    /// The manifest's size.
+    pub size: u64,
+    /// The kind of step.
+    pub step: String,
+}
+
+/// A blob list: how much it names, and the digest of the list itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listed {
+    /// The sizes of all blobs named, added.
+    pub bytes: u64,
+    /// How many blobs it names.
+    pub count: u64,
+    /// The SHA-256 of the list.
+    pub list: Digest,
+}
+
+/// A member of part 1 that is committed to by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// A rule, a resource, `oci-layout` or `index.json`.
+    pub member: Member,
+    /// Its content.
+    pub blob: Blob,
+}
+
+impl Serialize for File {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (&self.member, self.blob.size, self.blob.digest).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for File {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (member, size, digest) = Deserialize::deserialize(deserializer)?;
+        Ok(Self {
+            member,
+            blob: Blob { digest, size },
+        })
+    }
+}
+
+impl Manifest {
+    /// Reads a manifest, strictly.
+    ///
+    /// # Errors
+    /// If the format is another one, a key is unknown, the form is not canonical, or values contradict each other.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Flaw> {
+        #[derive(Deserialize)]
+        struct Peek {
+            #[serde(default)]
+            format: String,
+        }
+        if bytes.len() as u64 > MANIFEST_LIMIT {
+            return Err(Flaw::Limit {
+                what: "bytes of the manifest",
+                found: bytes.len() as u64,
+                limit: MANIFEST_LIMIT,
+            });
+        }
+        let peek: Peek = serde_json::from_slice(bytes).map_err(Flaw::Json)?;
+        if peek.format != FORMAT {
+            return Err(Flaw::Format { found: peek.format });
+        }
+        let manifest: Self = serde_json::from_slice(bytes).map_err(Flaw::Json)?;
+        expect_canonical(bytes, &manifest)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// The canonical form.
+    #[must_use]
+    pub fn print(&self) -> Vec<u8> {
+        canonical(self)
+    }
+
+    /// The archive's id: the SHA-256 of the canonical form.
+    #[must_use]
+    pub fn archive_id(&self) -> Digest {
+        Digest::of(&self.print())
+    }
+
+    /// Whether the archive carries everything and applies on top of nothing.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.bases.is_empty()
+    }
+
+    /// The members of part 1 behind the manifest, in order, with their sizes where the manifest has them.
+    #[must_use]
+    pub fn members(&self) -> Vec<(Member, Option<u64>)> {
+        let mut members = vec![
+            (Member::Closure, None),
+            (Member::Provides, None),
+            (Member::Lock, Some(self.lock.size)),
+        ];
+        let kinds: [fn(&Member) -> bool; 4] = [
+            |member| matches!(member, Member::Rule(_)),
+            |member| matches!(member, Member::Resource(_)),
+            |member| *member == Member::OciLayout,
+            |member| *member == Member::Index,
+        ];
+        for is_kind in kinds {
+            members.extend(
+                self.files
+                    .iter()
+                    .filter(|file| is_kind(&file.member))
+                    .map(|file| (file.member.clone(), Some(file.blob.size))),
+            );
+        }
+        members
+    }
+
+    /// What the manifest commits `member` to, where it is not a blob.
+    #[must_use]
+    pub fn commitment(&self, member: &Member) -> Option<Digest> {
+        match member {
+            Member::Closure => Some(self.closure.list),
+            Member::Provides => Some(self.provides.list),
+            Member::Lock => Some(self.lock.digest),
+            _ => self
+                .files
+                .iter()
+                .find(|file| file.member == *member)
+                .map(|file| file.blob.digest),
+        }
+    }
+
+    /// What holds for every archive. Writing and reading both ask.
+    pub(super) fn check(&self) -> Result<(), Flaw> {
+        let fail = |text: String| Err(Flaw::Inconsistent(text));
+        if self.sequence == 0 || self.sequence > SEQUENCE_LIMIT {
+            return Err(Flaw::sequence(self.sequence));
+        }
+        let mut expected = self.sequence;
+        for (sequence, _) in &self.ancestors {
+            expected -= 1;
+            if *sequence != expected {
+                return fail(format!(
+                    "the ancestors have sequence {sequence} where {expected} must be"
+                ));
+            }
+        }
+        let known = self.ancestors.len() as u64;
+        if known != (self.sequence - 1).min(ANCESTOR_LIMIT as u64) {
+            return fail(format!(
+                "sequence {} lists {known} ancestors",
+                self.sequence
+            ));
+        }
+        if self.parent != self.ancestors.first().map(|(_, id)| *id) {
+            return fail("the parent is not the first of the ancestors".to_owned());
+        }
+        if self.sequence == 1 && self.genesis != self.lock.digest {
+            return fail(format!(
+                "sequence 1 has genesis {} and lock {}",
+                self.genesis, self.lock.digest
+            ));
+        }
+        let order = |base: &Base| (base.sequence.is_none(), base.sequence, base.lock);
+        if let Some(pair) = self
+            .bases
+            .windows(2)
+            .find(|pair| order(&pair[0]) >= order(&pair[1]) || pair[0].lock == pair[1].lock)
+        {
+            return fail(format!(
+                "the bases are not in order at lock {}",
+                pair[1].lock
+            ));
+        }
+        if let Some(base) = self.bases.iter().find(|base| {
+            base.sequence
+                .is_some_and(|base| base == 0 || base >= self.sequence)
+        }) {
+            return fail(format!(
+                "sequence {} cannot apply on top of sequence {}",
+                self.sequence,
+                base.sequence.unwrap_or_default()
+            ));
+        }
+        let order = |built: &Built| (built.step.clone(), built.reference.clone(), built.digest);
+        if let Some(pair) = self
+            .built
+            .windows(2)
+            .find(|pair| order(&pair[0]) >= order(&pair[1]))
+        {
+            return fail(format!(
+                "what is built is not in order at {:?}",
+                pair[1].reference
+            ));
+        }
+        for listed in [&self.closure, &self.provides] {
+            if listed.count > BLOB_LIMIT {
+                return Err(Flaw::blobs(listed.count));
+            }
+        }
+        if self.provides.count > self.closure.count || self.provides.bytes > self.closure.bytes {
+            return fail("it provides more than its closure has".to_owned());
+        }
+        if let Some(built) = self.built.iter().find(|built| built.size > SIZE_LIMIT) {
+            return fail(format!("{} has {} bytes", built.digest, built.size));
+        }
+        self.check_files()
+    }
+
+    fn check_files(&self) -> Result<(), Flaw> {
+        let mut names = Vec::new();
+        let mut total = self.lock.size;
+        let mut fixed = 0;
+        for file in &self.files {
+            match file.member {
+                Member::Rule(_) | Member::Resource(_) => {}
+                Member::OciLayout | Member::Index => fixed += 1,
+                _ => {
+                    return Err(Flaw::Inconsistent(format!(
+                        "{} is not one of the files to name",
+                        file.member
+                    )));
+                }
+            }
+            total = total.saturating_add(file.blob.size);
+            names.push(file.member.to_string());
+        }
+        if let Some([_, name]) = names.array_windows().find(|[a, b]| a >= b) {
+            return Err(Flaw::Inconsistent(format!(
+                "the files are not in order at {name}"
+            )));
+        }
+        if fixed != 2 {
+            return Err(Flaw::Inconsistent(
+                "the files do not name both oci-layout and index.json".to_owned(),
+            ));
+        }
+        for (found, limit) in [
+            (self.lock.size, FILE_LIMIT),
+            (
+                self.files
+                    .iter()
+                    .map(|file| file.blob.size)
+                    .max()
+                    .unwrap_or_default(),
+                FILE_LIMIT,
+            ),
+            (total, 4 * FILE_LIMIT),
+        ] {
+            if found > limit {
+                return Err(Flaw::Limit {
+                    what: "bytes of the lock and the files of part 1",
+                    found,
+                    limit,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The most bytes that `member` is read with.
+pub(super) const fn member_limit(member: &Member) -> u64 {
+    match member {
+        Member::Closure | Member::Provides => LIST_LIMIT,
+        Member::Manifest => MANIFEST_LIMIT,
+        Member::Part => super::PART_HEADER_LIMIT,
+        Member::Blob(_) | Member::Span { .. } => SIZE_LIMIT,
+        _ => FILE_LIMIT,
+    }
+}
