@@ -1,0 +1,1 @@
+//! Real clients, and another registry as the oracle.
