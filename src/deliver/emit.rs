@@ -86,17 +86,29 @@ pub const TABLES: [&str; 2] = ["digest-mirrors", "tag-mirrors"];
 ///
 /// # Errors
 /// If an image has no place there, two collide, or a rule is at fault.
-pub fn documents(lock: &Lock, rules: &Rules, destination: &Destination, layout: &Layout) -> Result<BTreeMap<String, String>, EmitError> {
+pub fn documents(
+    lock: &Lock,
+    rules: &Rules,
+    destination: &Destination,
+    layout: &Layout,
+) -> Result<BTreeMap<String, String>, EmitError> {
     let placements = placements(lock, rules, layout)?;
     refuse_collisions(&placements, &destination.prefix, layout)?;
     let mut images = Vec::new();
     for placement in &placements {
         // An image from a layout on disk has no name that a workload could use.
-        let (Some(category), ImageName::Registry(origin)) = (&placement.category, &placement.origin) else { continue };
+        let (Some(category), ImageName::Registry(origin)) =
+            (&placement.category, &placement.origin)
+        else {
+            continue;
+        };
         images.push(Mirrored {
             category: category.clone(),
             origin: origin.clone(),
-            destination: crate::reference::Repository::new(&destination.registry, &layout.limit(&destination.join(&placement.path)))?,
+            destination: crate::reference::Repository::new(
+                &destination.registry,
+                &layout.limit(&destination.join(&placement.path)),
+            )?,
             always_by_digest: false,
         });
     }
@@ -109,17 +121,30 @@ pub fn documents(lock: &Lock, rules: &Rules, destination: &Destination, layout: 
                 Some("digest-mirrors") => mirror_rows(&images, By::Digest, by_repository),
                 Some("tag-mirrors") => mirror_rows(&images, By::Tag, by_repository),
                 Some(table) => {
-                    return Err(EmitError::Table { rule: rule.name.clone(), file: document.file.clone(), table: table.to_owned() });
+                    return Err(EmitError::Table {
+                        rule: rule.name.clone(),
+                        file: document.file.clone(),
+                        table: table.to_owned(),
+                    });
                 }
             };
             for row in rows {
-                let context = Value::map([("row", row), ("destination", destination.join_registry().into())]);
-                let filled = document.tree.fill(&context).map_err(|source| EmitError::Hole {
-                    rule: rule.name.clone(),
-                    file: document.file.clone(),
-                    source,
-                })?;
-                files.entry(document.file.clone()).or_default().extend(filled);
+                let context = Value::map([
+                    ("row", row),
+                    ("destination", destination.join_registry().into()),
+                ]);
+                let filled = document
+                    .tree
+                    .fill(&context)
+                    .map_err(|source| EmitError::Hole {
+                        rule: rule.name.clone(),
+                        file: document.file.clone(),
+                        source,
+                    })?;
+                files
+                    .entry(document.file.clone())
+                    .or_default()
+                    .extend(filled);
             }
         }
     }
@@ -136,7 +161,10 @@ pub fn documents(lock: &Lock, rules: &Rules, destination: &Destination, layout: 
 ///
 /// # Errors
 /// If the folder cannot be written. Each file is whole or as it was.
-pub fn write_set(folder: &Path, files: &BTreeMap<String, String>) -> Result<Vec<PathBuf>, EmitError> {
+pub fn write_set(
+    folder: &Path,
+    files: &BTreeMap<String, String>,
+) -> Result<Vec<PathBuf>, EmitError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| EmitError::Write { path, source }
@@ -176,14 +204,20 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<bool> {
     if fs::read(path).is_ok_and(|old| old == content) {
         return Ok(false);
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".imgbuild-").tempfile_in(folder)?;
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new()
+        .prefix(".imgbuild-")
+        .tempfile_in(folder)?;
     file.write_all(content)?;
     // A temporary file is private; what replaces a user's file is readable as theirs was meant to be.
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+        file.as_file()
+            .set_permissions(fs::Permissions::from_mode(0o644))?;
     }
     file.as_file().sync_all()?;
     file.persist(path)?;
@@ -203,12 +237,20 @@ mod tests {
             Image {
                 reference: reference.to_owned(),
                 want: Want::new(target.map(|target| ("target", Value::from(target)))),
-                pin: Pin::new(Origin::Registry(name.repository), crate::digest::Digest::from_hex(HEX).unwrap(), 7),
+                pin: Pin::new(
+                    Origin::Registry(name.repository),
+                    crate::digest::Digest::from_hex(HEX).unwrap(),
+                    7,
+                ),
             }
         };
         let digest_only = format!("quay.io/a/b@sha256:{HEX}");
         Lock {
-            images: vec![image("registry.redhat.io/ubi9/ubi:9.4", None), image(&digest_only, None), image("quay.io/x/y:1", Some("base/z:2"))],
+            images: vec![
+                image("registry.redhat.io/ubi9/ubi:9.4", None),
+                image(&digest_only, None),
+                image("quay.io/x/y:1", Some("base/z:2")),
+            ],
             ..Lock::default()
         }
     }
@@ -218,7 +260,11 @@ mod tests {
         let rules = Rules::embedded().unwrap();
         let destination: Destination = "docker://mirror.example.test:5000/ocp".parse().unwrap();
         let files = documents(&lock(), &rules, &destination, &Layout::default()).unwrap();
-        assert_eq!(files.keys().collect::<Vec<_>>(), ["idms-oc-mirror.yaml", "itms-oc-mirror.yaml"], "both mirror sets have entries");
+        assert_eq!(
+            files.keys().collect::<Vec<_>>(),
+            ["idms-oc-mirror.yaml", "itms-oc-mirror.yaml"],
+            "both mirror sets have entries"
+        );
         assert_eq!(
             files["idms-oc-mirror.yaml"],
             "---\napiVersion: config.openshift.io/v1\nkind: ImageDigestMirrorSet\nmetadata:\n  name: idms-generic-0\nspec:\n  imageDigestMirrors:\n  - mirrors:\n    - mirror.example.test:5000/ocp/a\n    source: quay.io/a\n",
@@ -234,12 +280,35 @@ mod tests {
     #[test]
     fn a_set_of_files_replaces_the_one_before_and_touches_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
-        let set = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), format!("{name}\n"))).collect::<BTreeMap<_, _>>();
+        let set = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| ((*name).to_owned(), format!("{name}\n")))
+                .collect::<BTreeMap<_, _>>()
+        };
         fs::write(folder.path().join("mine.yaml"), "mine").unwrap();
-        assert_eq!(write_set(folder.path(), &set(&["a.yaml", "b.yaml"])).unwrap().len(), 2, "both are new");
-        assert_eq!(write_set(folder.path(), &set(&["a.yaml", "b.yaml"])).unwrap().len(), 0, "an unchanged file is not rewritten");
+        assert_eq!(
+            write_set(folder.path(), &set(&["a.yaml", "b.yaml"]))
+                .unwrap()
+                .len(),
+            2,
+            "both are new"
+        );
+        assert_eq!(
+            write_set(folder.path(), &set(&["a.yaml", "b.yaml"]))
+                .unwrap()
+                .len(),
+            0,
+            "an unchanged file is not rewritten"
+        );
         write_set(folder.path(), &set(&["a.yaml"])).unwrap();
-        assert!(!folder.path().join("b.yaml").exists(), "what the set has no more is gone");
-        assert!(folder.path().join("mine.yaml").exists(), "what somebody else wrote stays");
+        assert!(
+            !folder.path().join("b.yaml").exists(),
+            "what the set has no more is gone"
+        );
+        assert!(
+            folder.path().join("mine.yaml").exists(),
+            "what somebody else wrote stays"
+        );
     }
 }

@@ -83,7 +83,9 @@ pub enum ExportError {
     #[error("the archive cannot be laid out")]
     Archive(#[from] ArchiveError),
     /// What comes out is not what the chain says.
-    #[error("exporting sequence {sequence} again yields archive {found}, but the chain says {expected}")]
+    #[error(
+        "exporting sequence {sequence} again yields archive {found}, but the chain says {expected}"
+    )]
     Differs {
         /// The sequence.
         sequence: u64,
@@ -164,7 +166,11 @@ pub fn plan_from(lock: &Lock, source: &dyn Source, sink: &dyn Sink) -> Result<Pl
     let mut plan = Plan::of(roots(lock))?;
     let mut absent = BTreeSet::new();
     loop {
-        let unread: Vec<_> = plan.unread().into_iter().filter(|fetch| !absent.contains(&fetch.blob)).collect();
+        let unread: Vec<_> = plan
+            .unread()
+            .into_iter()
+            .filter(|fetch| !absent.contains(&fetch.blob))
+            .collect();
         if unread.is_empty() {
             return Ok(plan);
         }
@@ -181,7 +187,10 @@ pub fn plan_from(lock: &Lock, source: &dyn Source, sink: &dyn Sink) -> Result<Pl
 
 /// The rule files of a lock, as blobs.
 fn rule_blobs(rules: &Rules) -> Vec<Blob> {
-    rules.iter().map(|rule| Blob::of(rule.text.as_bytes())).collect()
+    rules
+        .iter()
+        .map(|rule| Blob::of(rule.text.as_bytes()))
+        .collect()
 }
 
 /// Everything that a lock comes to, sorted: manifests, configs, layers, files and rule files.
@@ -196,7 +205,10 @@ fn base_closure(name: &str, lock: Digest, store: &Store) -> Result<Vec<Blob>, Ex
     if let Some(known) = store.closures().get(&lock)? {
         return Ok(known);
     }
-    let missing = || ExportError::BaseLock { base: name.to_owned(), lock };
+    let missing = || ExportError::BaseLock {
+        base: name.to_owned(),
+        lock,
+    };
     let size = store.size_of(&lock)?.ok_or_else(missing)?;
     let bytes = read(store, &Blob { digest: lock, size }, LOCK_LIMIT)?;
     closure_of_lock(name, &bytes, store)
@@ -205,16 +217,25 @@ fn base_closure(name: &str, lock: Digest, store: &Store) -> Result<Vec<Blob>, Ex
 /// The closure of a lock, given by its bytes.
 fn closure_of_lock(name: &str, bytes: &[u8], store: &Store) -> Result<Vec<Blob>, ExportError> {
     let text = String::from_utf8_lossy(bytes);
-    let lock = text::parse(&text, name).map_err(|source| ExportError::Lock { base: name.to_owned(), source })?;
+    let lock = text::parse(&text, name).map_err(|source| ExportError::Lock {
+        base: name.to_owned(),
+        source,
+    })?;
     let closure = plan_from(&lock, store, store)?.closure()?;
     if !closure.unread.is_empty() {
-        return Err(ExportError::BaseManifests { base: name.to_owned(), count: closure.unread.len() });
+        return Err(ExportError::BaseManifests {
+            base: name.to_owned(),
+            count: closure.unread.len(),
+        });
     }
     // A rule file that is not here counts as absent there: safe, only larger.
     let mut rules = Vec::new();
     for digest in lock.rules.values() {
         if let Some(size) = store.size_of(digest)? {
-            rules.push(Blob { digest: *digest, size });
+            rules.push(Blob {
+                digest: *digest,
+                size,
+            });
         }
     }
     let whole = whole(&closure, &rules);
@@ -238,13 +259,29 @@ pub fn prepare(subject: Subject<'_>, ask: &Ask) -> Result<Option<Prepared>, Expo
     let mut chosen: BTreeMap<Base, Vec<Blob>> = BTreeMap::new();
     let sequence = |sequence: u64| {
         let last = chain.last().map_or(0, |line| line.sequence);
-        let line = chain.line(sequence).ok_or(ExportError::Sequence { stream: subject.stream.to_string(), sequence, last })?;
+        let line = chain.line(sequence).ok_or(ExportError::Sequence {
+            stream: subject.stream.to_string(),
+            sequence,
+            last,
+        })?;
         let name = format!("{} seq {sequence}", subject.stream);
-        Ok::<_, ExportError>((Base { sequence: Some(sequence), lock: line.lock }, base_closure(&name, line.lock, subject.store)?))
+        Ok::<_, ExportError>((
+            Base {
+                sequence: Some(sequence),
+                lock: line.lock,
+            },
+            base_closure(&name, line.lock, subject.store)?,
+        ))
     };
     if !ask.full {
         for (name, bytes) in &ask.locks {
-            chosen.insert(Base { sequence: None, lock: Digest::of(bytes) }, closure_of_lock(name, bytes, subject.store)?);
+            chosen.insert(
+                Base {
+                    sequence: None,
+                    lock: Digest::of(bytes),
+                },
+                closure_of_lock(name, bytes, subject.store)?,
+            );
         }
         for wanted in &ask.sequences {
             let (base, closure) = sequence(*wanted)?;
@@ -271,29 +308,59 @@ pub fn again(subject: Subject<'_>, sequence: u64) -> Result<Prepared, ExportErro
         .chain
         .line(sequence)
         .cloned()
-        .ok_or(ExportError::Sequence { stream: subject.stream.to_string(), sequence, last })?;
+        .ok_or(ExportError::Sequence {
+            stream: subject.stream.to_string(),
+            sequence,
+            last,
+        })?;
     let mut chosen = BTreeMap::new();
     for base in &line.bases {
         let (base, name) = match base {
             LineBase::Sequence(base) => {
-                let earlier = subject.chain.line(*base).ok_or(ExportError::Sequence { stream: subject.stream.to_string(), sequence: *base, last })?;
-                (Base { sequence: Some(*base), lock: earlier.lock }, format!("{} seq {base}", subject.stream))
+                let earlier = subject.chain.line(*base).ok_or(ExportError::Sequence {
+                    stream: subject.stream.to_string(),
+                    sequence: *base,
+                    last,
+                })?;
+                (
+                    Base {
+                        sequence: Some(*base),
+                        lock: earlier.lock,
+                    },
+                    format!("{} seq {base}", subject.stream),
+                )
             }
-            LineBase::Lock(lock) => (Base { sequence: None, lock: *lock }, "a base lock".to_owned()),
+            LineBase::Lock(lock) => (
+                Base {
+                    sequence: None,
+                    lock: *lock,
+                },
+                "a base lock".to_owned(),
+            ),
         };
         chosen.insert(base, base_closure(&name, base.lock, subject.store)?);
     }
     let prepared = lay_out(subject, sequence, &chosen)?;
     if prepared.line.archive_id != line.archive_id {
-        return Err(ExportError::Differs { sequence, expected: line.archive_id, found: prepared.line.archive_id });
+        return Err(ExportError::Differs {
+            sequence,
+            expected: line.archive_id,
+            found: prepared.line.archive_id,
+        });
     }
     Ok(prepared)
 }
 
-fn lay_out(subject: Subject<'_>, sequence: u64, chosen: &BTreeMap<Base, Vec<Blob>>) -> Result<Prepared, ExportError> {
+fn lay_out(
+    subject: Subject<'_>,
+    sequence: u64,
+    chosen: &BTreeMap<Base, Vec<Blob>>,
+) -> Result<Prepared, ExportError> {
     let closure = subject.plan.closure()?;
     if !closure.unread.is_empty() {
-        return Err(ExportError::Manifests { count: closure.unread.len() });
+        return Err(ExportError::Manifests {
+            count: closure.unread.len(),
+        });
     }
     let rule_blobs = rule_blobs(subject.rules);
     let all = whole(&closure, &rule_blobs);
@@ -304,12 +371,24 @@ fn lay_out(subject: Subject<'_>, sequence: u64, chosen: &BTreeMap<Base, Vec<Blob
     let contents = Contents {
         stream: subject.stream,
         sequence,
-        genesis: subject.chain.genesis().unwrap_or_else(|| Digest::of(subject.lock_bytes)),
+        genesis: subject
+            .chain
+            .genesis()
+            .unwrap_or_else(|| Digest::of(subject.lock_bytes)),
         parent: subject.chain.line(sequence - 1).map(|line| line.archive_id),
         ancestors: subject.chain.ancestors(sequence),
         bases: chosen.keys().copied().collect(),
         lock: subject.lock_bytes,
-        rules: subject.rules.iter().map(|rule| (format!("{}.toml", rule.name), rule.text.clone().into_bytes())).collect(),
+        rules: subject
+            .rules
+            .iter()
+            .map(|rule| {
+                (
+                    format!("{}.toml", rule.name),
+                    rule.text.clone().into_bytes(),
+                )
+            })
+            .collect(),
         resources: subject.resources,
         index: index::print(&index(subject.lock, subject.plan)).into_bytes(),
         built: Vec::new(),
@@ -318,7 +397,11 @@ fn lay_out(subject: Subject<'_>, sequence: u64, chosen: &BTreeMap<Base, Vec<Blob
     };
     let layout = Layout::of(&contents, subject.part_size)?;
     let line = Line::of(layout.manifest(), subject.part_size);
-    Ok(Prepared { layout, line, closure: all })
+    Ok(Prepared {
+        layout,
+        line,
+        closure: all,
+    })
 }
 
 /// One descriptor per image of a lock, named by its source.
@@ -332,9 +415,11 @@ pub fn index(lock: &Lock, plan: &Plan) -> Vec<Descriptor> {
         };
         for (_, pin) in block.pins() {
             let name = match (&asked, &pin.origin) {
-                (Some(ImageName::Registry(name)), _) if name.tag.is_some() => {
-                    name.tag.as_ref().map(|tag| format!("{}:{tag}", name.repository)).unwrap_or_default()
-                }
+                (Some(ImageName::Registry(name)), _) if name.tag.is_some() => name
+                    .tag
+                    .as_ref()
+                    .map(|tag| format!("{}:{tag}", name.repository))
+                    .unwrap_or_default(),
                 (Some(name @ ImageName::Layout(_)), _) => name.to_string(),
                 (_, Origin::Registry(repository)) => match &pin.tag {
                     Some(tag) => format!("{repository}:{tag}"),
@@ -342,7 +427,10 @@ pub fn index(lock: &Lock, plan: &Plan) -> Vec<Descriptor> {
                 },
                 (_, Origin::Layout(path)) => format!("oci://{path}@{}", pin.digest),
             };
-            let media_type = plan.get(&pin.digest).and_then(|node| node.manifest.as_ref()).map_or(OCI_MANIFEST, |manifest| manifest.media_type());
+            let media_type = plan
+                .get(&pin.digest)
+                .and_then(|node| node.manifest.as_ref())
+                .map_or(OCI_MANIFEST, |manifest| manifest.media_type());
             images.push(Descriptor {
                 media_type: media_type.to_owned(),
                 digest: pin.digest,
@@ -354,7 +442,9 @@ pub fn index(lock: &Lock, plan: &Plan) -> Vec<Descriptor> {
             });
         }
     }
-    images.sort_by(|a, b| (a.annotations.get(REF_NAME), a.digest).cmp(&(b.annotations.get(REF_NAME), b.digest)));
+    images.sort_by(|a, b| {
+        (a.annotations.get(REF_NAME), a.digest).cmp(&(b.annotations.get(REF_NAME), b.digest))
+    });
     images.dedup();
     images
 }

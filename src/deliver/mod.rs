@@ -2,4 +2,5 @@
 
 pub mod emit;
 pub mod export;
+pub mod import;
 pub mod push;

@@ -202,11 +202,19 @@ impl Hint for ResolveError {
 }
 
 fn count(number: usize, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+    if number == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{number} {noun}s")
+    }
 }
 
 fn lines(items: &[String]) -> String {
-    items.iter().map(|item| format!("  {item}")).collect::<Vec<_>>().join("\n")
+    items
+        .iter()
+        .map(|item| format!("  {item}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// What locking needs besides the request.
@@ -247,11 +255,21 @@ pub struct Locked {
 ///
 /// # Errors
 /// If a row does not fit its rule, or asks for one thing in two ways.
-pub fn expected(request: &Request, rules: &Rules, skips: &[Skip], notes: &mut Vec<String>) -> Result<Vec<Expected>, ResolveError> {
+pub fn expected(
+    request: &Request,
+    rules: &Rules,
+    skips: &[Skip],
+    notes: &mut Vec<String>,
+) -> Result<Vec<Expected>, ResolveError> {
     let patterns = request
         .blocked
         .iter()
-        .map(|pattern| Regex::new(pattern).map_err(|source| ResolveError::Pattern { pattern: pattern.clone(), source }))
+        .map(|pattern| {
+            Regex::new(pattern).map_err(|source| ResolveError::Pattern {
+                pattern: pattern.clone(),
+                source,
+            })
+        })
         .collect::<Result<Vec<_>, _>>()?;
     let mut out: Vec<Expected> = Vec::new();
     let mut seen: BTreeMap<BlockKey, usize> = BTreeMap::new();
@@ -272,7 +290,10 @@ pub fn expected(request: &Request, rules: &Rules, skips: &[Skip], notes: &mut Ve
                 out.push(expected);
             }
             Some(&first) if out[first].want == expected.want => {
-                notes.push(format!("{}: {} is also asked for at {}", expected.at, expected.key, out[first].at));
+                notes.push(format!(
+                    "{}: {} is also asked for at {}",
+                    expected.at, expected.key, out[first].at
+                ));
             }
             Some(&first) => {
                 return Err(ResolveError::Twice {
@@ -289,25 +310,42 @@ pub fn expected(request: &Request, rules: &Rules, skips: &[Skip], notes: &mut Ve
 
 fn skips_image(skip: &Skip, expected: &Expected) -> bool {
     let name = expected.image.to_string();
-    skip.image == name || matches!(&expected.key, BlockKey::Image { reference, .. } if *reference == skip.image)
+    skip.image == name
+        || matches!(&expected.key, BlockKey::Image { reference, .. } if *reference == skip.image)
 }
 
 /// The pattern that blocks an image, by its origin or by the place it would have.
 fn blocked_by<'a>(patterns: &'a [Regex], expected: &Expected, rules: &Rules) -> Option<&'a str> {
     let origin = expected.image.to_string();
-    let origin = origin.split_once("://").map_or(origin.as_str(), |(_, rest)| rest).to_owned();
+    let origin = origin
+        .split_once("://")
+        .map_or(origin.as_str(), |(_, rest)| rest)
+        .to_owned();
     let digest = match &expected.image {
         ImageName::Registry(name) => name.digest,
         ImageName::Layout(name) => name.digest,
     };
     let destination = rules.get(&expected.rule).and_then(|rule| {
         let digest = digest.unwrap_or_else(|| Digest::from_bytes([0; 32]));
-        place(rule, &Layout::default(), &expected.image, &want_value(&expected.want), None, digest).ok()
+        place(
+            rule,
+            &Layout::default(),
+            &expected.image,
+            &want_value(&expected.want),
+            None,
+            digest,
+        )
+        .ok()
     });
     let destination = destination.map(|placement| format!("{}:{}", placement.path, placement.tag));
     patterns
         .iter()
-        .find(|pattern| pattern.is_match(&origin) || destination.as_deref().is_some_and(|text| pattern.is_match(text)))
+        .find(|pattern| {
+            pattern.is_match(&origin)
+                || destination
+                    .as_deref()
+                    .is_some_and(|text| pattern.is_match(text))
+        })
         .map(Regex::as_str)
 }
 
@@ -318,35 +356,82 @@ pub fn want_value(want: &Want) -> Value {
 }
 
 fn expect(asked: &Asked, rules: &Rules) -> Result<Expected, ResolveError> {
-    let rule = rules.get(&asked.rule).ok_or_else(|| ResolveError::Rule { at: asked.at.clone(), rule: asked.rule.clone() })?;
-    let hole = |source| ResolveError::Hole { at: asked.at.clone(), rule: rule.name.clone(), source };
-    let missing = || ResolveError::Rule { at: asked.at.clone(), rule: format!("{} with a block", rule.name) };
+    let rule = rules.get(&asked.rule).ok_or_else(|| ResolveError::Rule {
+        at: asked.at.clone(),
+        rule: asked.rule.clone(),
+    })?;
+    let hole = |source| ResolveError::Hole {
+        at: asked.at.clone(),
+        rule: rule.name.clone(),
+        source,
+    };
+    let missing = || ResolveError::Rule {
+        at: asked.at.clone(),
+        rule: format!("{} with a block", rule.name),
+    };
     let block = rule.block.as_ref().ok_or_else(missing)?;
     let context = Value::map([("row", asked.row.clone())]);
-    let reference = block.reference.fill_text(&context).map_err(hole)?.unwrap_or_default();
+    let reference = block
+        .reference
+        .fill_text(&context)
+        .map_err(hole)?
+        .unwrap_or_default();
     let want = match block.want.fill(&context).map_err(hole)? {
         Some(Value::Map(entries)) => Want::new(entries),
         _ => Want::default(),
     };
-    let question = rule.steps.iter().find(|step| step.kind == Kind::ResolveTag).ok_or_else(missing)?;
-    let image = parameter(&question.with.fill(&context).map_err(hole)?, "image").unwrap_or_default();
-    let image: ImageName = image.parse().map_err(|source| ResolveError::Name { at: asked.at.clone(), source })?;
-    let pin = rule.steps.iter().find(|step| step.name == block.pin).ok_or_else(missing)?;
+    let question = rule
+        .steps
+        .iter()
+        .find(|step| step.kind == Kind::ResolveTag)
+        .ok_or_else(missing)?;
+    let image =
+        parameter(&question.with.fill(&context).map_err(hole)?, "image").unwrap_or_default();
+    let image: ImageName = image.parse().map_err(|source| ResolveError::Name {
+        at: asked.at.clone(),
+        source,
+    })?;
+    let pin = rule
+        .steps
+        .iter()
+        .find(|step| step.name == block.pin)
+        .ok_or_else(missing)?;
     let platforms = match pin.with.fill(&context).map_err(hole)? {
         Some(Value::Map(with)) => match with.get("platforms") {
             Some(Value::List(names)) => names
                 .iter()
-                .filter_map(|name| if let Value::Text(name) = name { Some(name) } else { None })
-                .map(|name| name.parse().map_err(|source| ResolveError::Platform { at: asked.at.clone(), source }))
+                .filter_map(|name| {
+                    if let Value::Text(name) = name {
+                        Some(name)
+                    } else {
+                        None
+                    }
+                })
+                .map(|name| {
+                    name.parse().map_err(|source| ResolveError::Platform {
+                        at: asked.at.clone(),
+                        source,
+                    })
+                })
                 .collect::<Result<Vec<PlatformName>, _>>()?,
             _ => Vec::new(),
         },
         _ => Vec::new(),
     };
     let key = match block.kind {
-        BlockKind::Image => BlockKey::Image { reference, target: want.text("target").map(str::to_owned) },
+        BlockKind::Image => BlockKey::Image {
+            reference,
+            target: want.text("target").map(str::to_owned),
+        },
     };
-    Ok(Expected { key, want, image, platforms, rule: rule.name.clone(), at: asked.at.clone() })
+    Ok(Expected {
+        key,
+        want,
+        image,
+        platforms,
+        rule: rule.name.clone(),
+        at: asked.at.clone(),
+    })
 }
 
 fn parameter(with: &Option<Value>, name: &str) -> Option<String> {
@@ -373,13 +458,19 @@ pub fn lock(
     let mut skips: Vec<Skip> = previous.map(|lock| lock.skips.clone()).unwrap_or_default();
     for (image, reason) in &request.skips {
         skips.retain(|skip| skip.image != *image);
-        skips.push(Skip { image: image.clone(), reason: reason.clone() });
+        skips.push(Skip {
+            image: image.clone(),
+            reason: reason.clone(),
+        });
     }
     let all = expected(request, resolver.rules, &[], &mut Vec::new())?;
     skips.retain(|skip| {
         let matches = all.iter().any(|expected| skips_image(skip, expected));
         if !matches {
-            notes.push(format!("nothing asks for {} any more: its skip is dropped", skip.image));
+            notes.push(format!(
+                "nothing asks for {} any more: its skip is dropped",
+                skip.image
+            ));
         }
         matches
     });
@@ -388,7 +479,11 @@ pub fn lock(
     let mut blocks: Vec<Option<Image>> = Vec::new();
     let mut open: Vec<usize> = Vec::new();
     for (index, expected) in wanted.iter().enumerate() {
-        let known = previous.and_then(|lock| lock.images.iter().find(|image| image.key() == expected.key && image.want == expected.want));
+        let known = previous.and_then(|lock| {
+            lock.images
+                .iter()
+                .find(|image| image.key() == expected.key && image.want == expected.want)
+        });
         match known {
             Some(image) if !renew(&expected.key) => blocks.push(Some(image.clone())),
             _ => {
@@ -406,65 +501,121 @@ pub fn lock(
         let expected = &wanted[*index];
         if !resolver.store.holds(&blob).map_err(ResolveError::Store)? {
             let mut bytes = crate::store::Verified::new(Box::new(answer.bytes.as_slice()), blob);
-            resolver.store.write(&blob, &mut bytes).map_err(ResolveError::Store)?;
+            resolver
+                .store
+                .write(&blob, &mut bytes)
+                .map_err(ResolveError::Store)?;
         }
-        let mut root = Plan::of(vec![root(&expected.key, &answer.origin, blob, &expected.platforms, answer.media_type.clone())])
-            .map_err(|source| plan_error(expected, source))?;
+        let mut root = Plan::of(vec![root(
+            &expected.key,
+            &answer.origin,
+            blob,
+            &expected.platforms,
+            answer.media_type.clone(),
+        )])
+        .map_err(|source| plan_error(expected, source))?;
         // Reading it now ties what is wrong with it to the row that asked.
-        root.read(&blob.digest, &answer.bytes).map_err(|source| plan_error(expected, source))?;
+        root.read(&blob.digest, &answer.bytes)
+            .map_err(|source| plan_error(expected, source))?;
         roots.extend(root.roots().iter().cloned());
     }
-    let mut plan = Plan::of(roots).map_err(|source| ResolveError::Plan { at: String::new(), key: "the config".to_owned(), source })?;
-    let report = realise(&mut plan, Extent::Manifests, resolver.upstream, resolver.store, resolver.limits, resolver.observer, resolver.stop)
-        .map_err(ResolveError::Store)?;
+    let mut plan = Plan::of(roots).map_err(|source| ResolveError::Plan {
+        at: String::new(),
+        key: "the config".to_owned(),
+        source,
+    })?;
+    let report = realise(
+        &mut plan,
+        Extent::Manifests,
+        resolver.upstream,
+        resolver.store,
+        resolver.limits,
+        resolver.observer,
+        resolver.stop,
+    )
+    .map_err(ResolveError::Store)?;
     if report.stopped {
         return Err(ResolveError::Stopped);
     }
     if !report.failures.is_empty() {
-        return Err(ResolveError::Incomplete { report: Box::new(report) });
+        return Err(ResolveError::Incomplete {
+            report: Box::new(report),
+        });
     }
     for (index, answer) in answers {
         let expected = &wanted[index];
         let blob = Blob::of(&answer.bytes);
         let mut pin = Pin::new(answer.origin, blob.digest, blob.size);
-        if let Some(Manifest::Index(list)) = plan.get(&blob.digest).and_then(|node| node.manifest.as_ref()) {
+        if let Some(Manifest::Index(list)) = plan
+            .get(&blob.digest)
+            .and_then(|node| node.manifest.as_ref())
+        {
             if list.taken(&expected.platforms).len() < list.manifests.len() {
                 pin.platforms.clone_from(&expected.platforms);
             }
         }
-        let BlockKey::Image { reference, .. } = &expected.key else { continue };
-        blocks[index] = Some(Image { reference: reference.clone(), want: expected.want.clone(), pin });
+        let BlockKey::Image { reference, .. } = &expected.key else {
+            continue;
+        };
+        blocks[index] = Some(Image {
+            reference: reference.clone(),
+            want: expected.want.clone(),
+            pin,
+        });
     }
-    let mut lock = Lock { skips, ..Lock::default() };
+    let mut lock = Lock {
+        skips,
+        ..Lock::default()
+    };
     if let Some(previous) = previous {
         lock.comments.clone_from(&previous.comments);
     }
     for name in &request.blocked {
         if !lock.blocked.iter().any(|blocked| blocked.name == *name) {
-            lock.blocked.push(crate::plan::lock::Blocked { name: name.clone() });
+            lock.blocked
+                .push(crate::plan::lock::Blocked { name: name.clone() });
         }
     }
     for image in blocks.into_iter().flatten() {
-        lock.put(NewBlock::Image(image)).expect("an image needs no catalog");
+        lock.put(NewBlock::Image(image))
+            .expect("an image needs no catalog");
     }
-    let used: BTreeSet<&str> = wanted.iter().map(|expected| expected.rule.as_str()).collect();
+    let used: BTreeSet<&str> = wanted
+        .iter()
+        .map(|expected| expected.rule.as_str())
+        .collect();
     for rule in resolver.rules.iter() {
         if used.contains(rule.name.as_str()) || !rule.documents.is_empty() {
             lock.rules.insert(rule.name.clone(), rule.digest());
         }
     }
     lock.sort();
-    let placements = placements(&lock, resolver.rules, &Layout::default()).map_err(ResolveError::Place)?;
+    let placements =
+        placements(&lock, resolver.rules, &Layout::default()).map_err(ResolveError::Place)?;
     refuse_collisions(&placements, "", &Layout::default()).map_err(ResolveError::Place)?;
-    Ok(Locked { lock, kept, made, notes })
+    Ok(Locked {
+        lock,
+        kept,
+        made,
+        notes,
+    })
 }
 
 fn plan_error(expected: &Expected, source: PlanError) -> ResolveError {
-    ResolveError::Plan { at: expected.at.clone(), key: expected.key.to_string(), source }
+    ResolveError::Plan {
+        at: expected.at.clone(),
+        key: expected.key.to_string(),
+        source,
+    }
 }
 
 /// Asks what is open, in parallel; answers come in the order of the questions.
-fn answer(wanted: &[Expected], open: &[usize], previous: Option<&Lock>, resolver: &Resolver<'_>) -> Result<Vec<(usize, Answer)>, ResolveError> {
+fn answer(
+    wanted: &[Expected],
+    open: &[usize],
+    previous: Option<&Lock>,
+    resolver: &Resolver<'_>,
+) -> Result<Vec<(usize, Answer)>, ResolveError> {
     if open.is_empty() {
         return Ok(Vec::new());
     }
@@ -473,7 +624,10 @@ fn answer(wanted: &[Expected], open: &[usize], previous: Option<&Lock>, resolver
             .iter()
             .map(|index| {
                 let expected = &wanted[*index];
-                let why = match previous.and_then(|lock| lock.find(&expected.key)).and_then(|block| block.want().cloned()) {
+                let why = match previous
+                    .and_then(|lock| lock.find(&expected.key))
+                    .and_then(|block| block.want().cloned())
+                {
                     Some(want) if want == expected.want => "an update was asked for".to_owned(),
                     Some(want) => format!("{} changed", want.differing(&expected.want).join(", ")),
                     None => "it is new".to_owned(),
@@ -483,11 +637,16 @@ fn answer(wanted: &[Expected], open: &[usize], previous: Option<&Lock>, resolver
             .collect();
         return Err(ResolveError::Offline { questions });
     };
-    let results: Vec<Mutex<Option<io::Result<Option<Answer>>>>> = open.iter().map(|_| Mutex::new(None)).collect();
+    let results: Vec<Mutex<Option<io::Result<Option<Answer>>>>> =
+        open.iter().map(|_| Mutex::new(None)).collect();
     crate::run::each(open.len(), resolver.limits.workers, resolver.stop, |slot| {
         let image = &wanted[open[slot]].image;
         let result = names.resolve(&Observe::Tag(image.clone()));
-        let digest = result.as_ref().ok().and_then(Option::as_ref).map(|answer| Digest::of(&answer.bytes));
+        let digest = result
+            .as_ref()
+            .ok()
+            .and_then(Option::as_ref)
+            .map(|answer| Digest::of(&answer.bytes));
         (resolver.evidence)(&image.to_string(), digest);
         *results[slot].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
     });
@@ -498,22 +657,46 @@ fn answer(wanted: &[Expected], open: &[usize], previous: Option<&Lock>, resolver
         let expected = &wanted[index];
         match result.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(Ok(Some(answer))) => answers.push((index, answer)),
-            Some(Ok(None)) => problems.push(format!("{}: {} is not there", expected.at, expected.image)),
-            Some(Err(error)) => problems.push(format!("{}: {}: {}", expected.at, expected.image, one_line(&error))),
+            Some(Ok(None)) => {
+                problems.push(format!("{}: {} is not there", expected.at, expected.image))
+            }
+            Some(Err(error)) => problems.push(format!(
+                "{}: {}: {}",
+                expected.at,
+                expected.image,
+                one_line(&error)
+            )),
             None => return Err(ResolveError::Stopped),
         }
     }
-    if problems.is_empty() { Ok(answers) } else { Err(ResolveError::Unanswered { problems }) }
+    if problems.is_empty() {
+        Ok(answers)
+    } else {
+        Err(ResolveError::Unanswered { problems })
+    }
 }
 
-fn root(key: &BlockKey, origin: &PinOrigin, blob: Blob, platforms: &[PlatformName], media_type: Option<String>) -> Root {
+fn root(
+    key: &BlockKey,
+    origin: &PinOrigin,
+    blob: Blob,
+    platforms: &[PlatformName],
+    media_type: Option<String>,
+) -> Root {
     let origin = match origin {
         PinOrigin::Registry(repository) => Origin::Repository(repository.clone()),
         PinOrigin::Layout(path) => Origin::Layout(path.clone()),
     };
     Root {
         owner: key.to_string(),
-        fetch: Fetch { blob, content: Content::Manifest { media_type, platforms: platforms.to_vec() }, origins: vec![origin] },
+        fetch: Fetch {
+            blob,
+            content: Content::Manifest {
+                media_type,
+                platforms: platforms.to_vec(),
+            },
+            origins: vec![origin],
+        },
     }
 }
 
@@ -528,10 +711,19 @@ pub fn roots(lock: &Lock) -> Vec<Root> {
     }
     for (key, blob) in lock.file_pins() {
         let origins = match &key {
-            BlockKey::File { reference } | BlockKey::Chart { reference, .. } => vec![Origin::Url(reference.clone())],
+            BlockKey::File { reference } | BlockKey::Chart { reference, .. } => {
+                vec![Origin::Url(reference.clone())]
+            }
             _ => Vec::new(),
         };
-        roots.push(Root { owner: key.to_string(), fetch: Fetch { blob, content: Content::Opaque, origins } });
+        roots.push(Root {
+            owner: key.to_string(),
+            fetch: Fetch {
+                blob,
+                content: Content::Opaque,
+                origins,
+            },
+        });
     }
     roots
 }
@@ -542,20 +734,37 @@ fn rule_of<'a>(key: &BlockKey, rules: &'a Rules) -> Option<&'a Rule> {
         BlockKey::Image { .. } => BlockKind::Image,
         _ => return None,
     };
-    rules.iter().find(|rule| rule.block.as_ref().is_some_and(|block| block.kind == kind))
+    rules
+        .iter()
+        .find(|rule| rule.block.as_ref().is_some_and(|block| block.kind == kind))
 }
 
 /// Where every image of a lock goes.
 ///
 /// # Errors
 /// If one has no place.
-pub fn placements(lock: &Lock, rules: &Rules, layout: &Layout) -> Result<Vec<Placement>, PlaceError> {
+pub fn placements(
+    lock: &Lock,
+    rules: &Rules,
+    layout: &Layout,
+) -> Result<Vec<Placement>, PlaceError> {
     let mut placements = Vec::new();
     for image in &lock.images {
-        let none = || PlaceError::None { rule: "of no name".to_owned(), image: image.reference.clone(), layout: layout.name.clone() };
+        let none = || PlaceError::None {
+            rule: "of no name".to_owned(),
+            image: image.reference.clone(),
+            layout: layout.name.clone(),
+        };
         let rule = rule_of(&image.key(), rules).ok_or_else(none)?;
         let name: ImageName = image.reference.parse().map_err(|_| none())?;
-        placements.push(place(rule, layout, &name, &want_value(&image.want), image.pin.repository(), image.pin.digest)?);
+        placements.push(place(
+            rule,
+            layout,
+            &name,
+            &want_value(&image.want),
+            image.pin.repository(),
+            image.pin.digest,
+        )?);
     }
     Ok(placements)
 }
@@ -564,14 +773,23 @@ pub fn placements(lock: &Lock, rules: &Rules, layout: &Layout) -> Result<Vec<Pla
 ///
 /// # Errors
 /// With the names of those whose text is not at hand.
-pub fn rules_of(lock: &Lock, available: &dyn Fn(&Digest) -> io::Result<Option<String>>) -> Result<Vec<(String, String)>, Vec<String>> {
+pub fn rules_of(
+    lock: &Lock,
+    available: &dyn Fn(&Digest) -> io::Result<Option<String>>,
+) -> Result<Vec<(String, String)>, Vec<String>> {
     let mut texts = Vec::new();
     let mut absent = Vec::new();
     for (name, digest) in &lock.rules {
         match available(digest) {
-            Ok(Some(text)) if Digest::of(text.as_bytes()) == *digest => texts.push((name.clone(), text)),
+            Ok(Some(text)) if Digest::of(text.as_bytes()) == *digest => {
+                texts.push((name.clone(), text))
+            }
             _ => absent.push(format!("{name} ({digest})")),
         }
     }
-    if absent.is_empty() { Ok(texts) } else { Err(absent) }
+    if absent.is_empty() {
+        Ok(texts)
+    } else {
+        Err(absent)
+    }
 }

@@ -48,10 +48,16 @@ impl Live {
     fn resolve_layout(&self, name: &LayoutName) -> io::Result<Option<Answer>> {
         let layout = self.layout(&name.path)?;
         let images = layout.index().map_err(io::Error::from)?;
-        let Some(chosen) = choose(name, &images)? else { return Ok(None) };
+        let Some(chosen) = choose(name, &images)? else {
+            return Ok(None);
+        };
         let bytes = read(&layout, &Blob::from(chosen), MANIFEST_LIMIT).map_err(io::Error::other)?;
         let media_type = (!chosen.media_type.is_empty()).then(|| chosen.media_type.clone());
-        Ok(Some(Answer { origin: PinOrigin::Layout(name.path.clone()), media_type, bytes }))
+        Ok(Some(Answer {
+            origin: PinOrigin::Layout(name.path.clone()),
+            media_type,
+            bytes,
+        }))
     }
 }
 
@@ -70,11 +76,26 @@ fn choose<'a>(name: &LayoutName, images: &'a [Descriptor]) -> io::Result<Option<
     match images {
         [] => Ok(None),
         [only] => Ok(Some(only)),
-        several if several.iter().all(|image| image.digest == several[0].digest) => Ok(several.first()),
+        several
+            if several
+                .iter()
+                .all(|image| image.digest == several[0].digest) =>
+        {
+            Ok(several.first())
+        }
         several => {
-            let names: Vec<String> = several.iter().map(called).filter(|name| !name.is_empty()).take(10).collect();
+            let names: Vec<String> = several
+                .iter()
+                .map(called)
+                .filter(|name| !name.is_empty())
+                .take(10)
+                .collect();
             let name = ImageName::Layout(name.clone()).to_string();
-            Err(io::Error::other(LayoutError::Ambiguous { name, count: several.len(), names: names.join(", ") }))
+            Err(io::Error::other(LayoutError::Ambiguous {
+                name,
+                count: several.len(),
+                names: names.join(", "),
+            }))
         }
     }
 }
@@ -107,8 +128,12 @@ impl Source for Opened {
 impl Upstream for Live {
     fn source(&self, origin: &Origin, content: &Content) -> io::Result<Box<dyn Source + '_>> {
         Ok(match (origin, content) {
-            (Origin::Repository(repository), Content::Manifest { .. }) => Box::new(self.client.manifests(repository.clone())),
-            (Origin::Repository(repository), Content::Opaque) => Box::new(self.client.blobs(repository.clone())),
+            (Origin::Repository(repository), Content::Manifest { .. }) => {
+                Box::new(self.client.manifests(repository.clone()))
+            }
+            (Origin::Repository(repository), Content::Opaque) => {
+                Box::new(self.client.blobs(repository.clone()))
+            }
             (Origin::Layout(path), _) => Box::new(Opened(self.layout(path)?)),
             (Origin::Url(url), _) => Box::new(self.client.urls(vec![url.clone()])),
         })
@@ -134,14 +159,27 @@ mod tests {
         };
         let images = [image("a", "v1"), image("b", "quay.io/x/y:v2")];
         let chosen = |text: &str, images: &[Descriptor]| {
-            let ImageName::Layout(name) = text.parse().unwrap() else { panic!("a layout") };
+            let ImageName::Layout(name) = text.parse().unwrap() else {
+                panic!("a layout")
+            };
             choose(&name, images).map(|found| found.map(|image| image.digest.hex()[..1].to_owned()))
         };
-        for (text, wanted) in [("oci:///l:v1", Some("a")), ("oci:///l:v2", Some("b")), ("oci:///l:v3", None)] {
+        for (text, wanted) in [
+            ("oci:///l:v1", Some("a")),
+            ("oci:///l:v2", Some("b")),
+            ("oci:///l:v3", None),
+        ] {
             assert_eq!(chosen(text, &images).unwrap().as_deref(), wanted, "{text}");
         }
-        assert_eq!(chosen("oci:///l", &images[..1]).unwrap().as_deref(), Some("a"), "the only one needs no name");
+        assert_eq!(
+            chosen("oci:///l", &images[..1]).unwrap().as_deref(),
+            Some("a"),
+            "the only one needs no name"
+        );
         let error = chosen("oci:///l", &images).unwrap_err();
-        assert!(error.to_string().contains("v1, quay.io/x/y:v2"), "{error} must list what there is");
+        assert!(
+            error.to_string().contains("v1, quay.io/x/y:v2"),
+            "{error} must list what there is"
+        );
     }
 }
