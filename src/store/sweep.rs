@@ -423,6 +423,7 @@ mod tests {
             transfer(&Broken, &store, &blob, &|_| ()).unwrap_err();
         }
         fs::write(folder.path().join("imgbuild/tmp/killed"), b"12345").unwrap();
+        fs::write(store.partial_of(&kept.digest), b"k").unwrap();
         fs::write(folder.path().join("blobs/sha256/notes.txt"), b"mine").unwrap();
         let keep = |digest: &Digest| {
             [kept.digest, wanted.digest, Blob::of(b"never came").digest].contains(digest)
@@ -430,8 +431,8 @@ mod tests {
         let expected = Collected {
             count: 1,
             bytes: 5,
-            unfinished: 2,
-            unfinished_bytes: 3 + 5,
+            unfinished: 3,
+            unfinished_bytes: 3 + 5 + 1,
             records: 2,
             closures: 1,
             images: 1,
@@ -450,8 +451,8 @@ mod tests {
             Stat {
                 blobs: 2,
                 bytes: 9,
-                partials: 2,
-                partial_bytes: 6,
+                partials: 3,
+                partial_bytes: 7,
                 temporary: 1,
                 temporary_bytes: 5,
                 records: 3,
