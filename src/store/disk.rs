@@ -49,6 +49,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Deref;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -91,7 +92,7 @@ pub enum Access {
 pub struct Store {
     path: PathBuf,
     access: Access,
-    lock: Option<Arc<File>>,
+    lock: Option<Arc<Locked>>,
 }
 
 impl Store {
@@ -171,7 +172,7 @@ impl Store {
         }
     }
 
-    fn lock(path: &Path, access: Access) -> Result<Option<File>, StoreError> {
+    fn lock(path: &Path, access: Access) -> Result<Option<Locked>, StoreError> {
         let flock = path.join("imgbuild/flock");
         let file = match File::open(&flock) {
             Ok(file) => file,
@@ -191,7 +192,7 @@ impl Store {
             Access::Shared | Access::ReadOnly => file.try_lock_shared(),
         };
         match locked {
-            Ok(()) => Ok(Some(file)),
+            Ok(()) => Ok(Some(Locked(file))),
             Err(TryLockError::WouldBlock) => Err(StoreError::Busy {
                 path: path.to_owned(),
                 access,
@@ -529,24 +530,24 @@ impl Store {
                 }
                 Err(error) => return Err(StoreError::io("open", &path)(error)),
             };
-            match file.try_lock() {
-                Ok(()) => {}
+            let file = match file.try_lock() {
+                Ok(()) => Locked(file),
                 // Without locks nobody can have it alone.
                 Err(_) => return Ok(Partial::Taken),
-            }
+            };
             // Whoever had it before may have renamed or removed it; then the lock is on no `partial` any more.
-            let locked = file
+            let inode = file
                 .metadata()
                 .map_err(StoreError::io("look at", &path))?
                 .ino();
-            if fs::metadata(&path).is_ok_and(|found| found.ino() == locked) {
+            if fs::metadata(&path).is_ok_and(|found| found.ino() == inode) {
                 return Ok(Partial::Mine(file));
             }
         }
     }
 
     /// Goes on at the end of `file`, whose first bytes must be the ones that `bytes` was told are kept.
-    fn seek_to_start(file: &mut File, path: &Path, bytes: &Verified<'_>) -> io::Result<()> {
+    fn seek_to_start(mut file: &File, path: &Path, bytes: &Verified<'_>) -> io::Result<()> {
         let failed = |action| StoreError::io(action, path);
         let start = bytes.start();
         let mut state = Hasher::default();
@@ -579,11 +580,33 @@ impl Store {
 /// What became of an attempt to take the `partial` of a blob.
 enum Partial {
     /// It is there, and nobody else writes it while this file is open.
-    Mine(File),
+    Mine(Locked),
     /// Somebody else is writing it.
     Taken,
     /// It is not there.
     Absent,
+}
+
+/// An open file with a lock on it, which goes when this value does.
+///
+/// Closing would not do: a process that is being started holds a copy of every open file for a moment, and the lock
+/// with it.
+#[derive(Debug)]
+pub(super) struct Locked(pub(super) File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // If it cannot be let go here, it goes with the process.
+        let _ = self.0.unlock();
+    }
+}
+
+impl Deref for Locked {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
 }
 
 /// Makes the bytes of a written file durable and the file read-only.
@@ -624,7 +647,7 @@ fn sync_folder(path: &Path) -> Result<(), StoreError> {
 }
 
 /// Moves all of `bytes` to `file`; the errors of the reader come out unchanged.
-fn copy(bytes: &mut Verified<'_>, file: &mut File, path: &Path) -> io::Result<()> {
+fn copy(bytes: &mut Verified<'_>, mut file: &File, path: &Path) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
         match bytes.read(&mut buffer) {
@@ -650,19 +673,22 @@ impl Source for Store {
             file.seek(SeekFrom::Start(from))
                 .map_err(StoreError::io("read", &path))?;
         }
-        Ok(Some(Box::new(Named { file, path })))
+        Ok(Some(Box::new(Named {
+            file: Box::new(file),
+            path,
+        })))
     }
 }
 
 /// A file whose errors name it.
-struct Named {
-    file: File,
+struct Named<F> {
+    file: F,
     path: PathBuf,
 }
 
-impl Read for Named {
+impl<F: Deref<Target = File>> Read for Named<F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.file.read(buffer).map_err(|error| {
+        (&*self.file).read(buffer).map_err(|error| {
             if error.kind() == io::ErrorKind::Interrupted {
                 return error;
             }
@@ -683,12 +709,12 @@ impl Sink for Store {
             return Ok(());
         }
         let start = bytes.start();
-        let mut file = match self.take_partial(&blob.digest, start == 0)? {
+        let file = match self.take_partial(&blob.digest, start == 0)? {
             Partial::Mine(file) => file,
             Partial::Taken if start == 0 => {
-                let mut temporary = self.temporary()?;
+                let temporary = self.temporary()?;
                 let path = temporary.path().to_owned();
-                copy(bytes, temporary.as_file_mut(), &path)?;
+                copy(bytes, temporary.as_file(), &path)?;
                 return Ok(publish(temporary, &self.path_of(&blob.digest))?);
             }
             Partial::Taken | Partial::Absent => {
@@ -705,8 +731,8 @@ impl Sink for Store {
             let _ = fs::remove_file(&path);
             return Ok(());
         }
-        Self::seek_to_start(&mut file, &path, bytes)?;
-        if let Err(error) = copy(bytes, &mut file, &path) {
+        Self::seek_to_start(&file, &path, bytes)?;
+        if let Err(error) = copy(bytes, &file, &path) {
             let is_false = matches!(
                 Damage::in_error(&error),
                 Some(Damage::Wrong { .. } | Damage::Long { .. })
@@ -760,7 +786,7 @@ impl Sink for Store {
 #[derive(Debug)]
 pub struct Draft {
     blobs: PathBuf,
-    _lock: Option<Arc<File>>,
+    _lock: Option<Arc<Locked>>,
     file: NamedTempFile,
     state: Hasher,
 }

@@ -7,7 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 
 use super::StoreError;
-use super::disk::Store;
+use super::disk::{Locked, Store};
 
 /// The evidence log of a store.
 #[derive(Clone, Copy)]
@@ -35,19 +35,21 @@ impl<'s> Evidence<'s> {
         }
         let path = self.store.inside("evidence.jsonl");
         let failed = |action| StoreError::io(action, &path);
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .read(true)
             .append(true)
             .create(true)
             .open(&path)
             .map_err(failed("open"))?;
         file.lock().map_err(failed("lock"))?;
+        let file = Locked(file);
         let before = file.metadata().map_err(failed("look at"))?.len();
         let mut bytes = Vec::with_capacity(line.len() + 2);
         if before > 0 {
             let mut last = [0];
-            file.seek(SeekFrom::Start(before - 1))
-                .and_then(|_| file.read_exact(&mut last))
+            (&*file)
+                .seek(SeekFrom::Start(before - 1))
+                .and_then(|_| (&*file).read_exact(&mut last))
                 .map_err(failed("read"))?;
             if last != *b"\n" {
                 bytes.push(b'\n');
@@ -55,7 +57,7 @@ impl<'s> Evidence<'s> {
         }
         bytes.extend_from_slice(line.as_bytes());
         bytes.push(b'\n');
-        file.write_all(&bytes).map_err(|error| {
+        (&*file).write_all(&bytes).map_err(|error| {
             // A full disk takes part of a line.
             let _ = file.set_len(before);
             failed("write")(error)

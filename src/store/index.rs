@@ -2,7 +2,7 @@
 //!
 //! The annotation `org.opencontainers.image.ref.name` is what `skopeo`, `crane` and `oras` select by; here it is
 //! `registry/repository:tag`, or `registry/repository@digest` for an image without a tag. Archives write theirs by
-//! the same [`print`]. One descriptor per line, so that `grep` finds an image and `diff` a change.
+//! the same [`print()`]. One descriptor per line, so that `grep` finds an image and `diff` a change.
 //!
 //! Follows the OCI image specification 1.1: `image-layout.md`, `image-index.md`.
 

@@ -4,10 +4,10 @@
 //! What is in them is the business of whoever names them; here they are read whole and replaced atomically, so a
 //! reader sees the old bytes or the new ones.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, OpenOptions, TryLockError};
 use std::path::PathBuf;
 
-use super::disk::Store;
+use super::disk::{Locked, Store};
 use super::{StoreError, name};
 
 /// Longest name of a stream.
@@ -73,7 +73,7 @@ pub struct Stream<'s> {
 /// A stream that no other process works on while this value lives.
 #[derive(Debug)]
 pub struct StreamLock {
-    _file: File,
+    _file: Locked,
 }
 
 impl Stream<'_> {
@@ -145,7 +145,9 @@ impl Stream<'_> {
             .open(&path)
             .map_err(StoreError::io("open", &path))?;
         match file.try_lock() {
-            Ok(()) => Ok(StreamLock { _file: file }),
+            Ok(()) => Ok(StreamLock {
+                _file: Locked(file),
+            }),
             Err(TryLockError::WouldBlock) => Err(StoreError::StreamBusy {
                 stream: self.name.clone(),
                 path: self.store.path().to_owned(),

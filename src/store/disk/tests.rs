@@ -318,6 +318,21 @@ fn a_start_that_is_wrong_is_started_over_once() {
 }
 
 #[test]
+fn a_source_that_starts_over_by_itself_is_found_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), Access::Shared).unwrap();
+    let bytes = content(1, 100_000);
+    let blob = begin(&store, &bytes, 50_000);
+    let source = Liar::new(&bytes, Lie::IgnoresStart);
+    assert_eq!(
+        transfer(&source, &store, &blob, &|_| ()).unwrap(),
+        Moved::Written(100_000),
+        "its answer was too long, so the blob was asked for from its first byte"
+    );
+    assert_eq!(held(&store, &blob).unwrap(), bytes, "and came out right");
+}
+
+#[test]
 fn a_start_that_was_swapped_after_it_was_read_is_not_gone_on_from() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), Access::Shared).unwrap();
@@ -364,6 +379,29 @@ fn a_write_from_the_first_byte_leaves_no_trace_of_an_older_start() {
         bytes,
         "nothing of a longer start may stand behind the blob"
     );
+}
+
+#[test]
+fn a_start_that_is_taken_is_nobody_elses_to_remove() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), Access::Shared).unwrap();
+    let blob = Blob::of(b"x");
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for _ in 0..3000 {
+                    if let Partial::Mine(file) = store.take_partial(&blob.digest, true).unwrap() {
+                        assert_eq!(
+                            file.metadata().unwrap().nlink(),
+                            1,
+                            "whoever removed it had let it go"
+                        );
+                    }
+                    store.forget(&blob).unwrap();
+                }
+            });
+        }
+    });
 }
 
 #[test]
