@@ -1343,3 +1343,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_other_readers_take_for_something_else_is_printed_in_quotes() {
+    let text = "apiVersion: mirror.openshift.io/v2alpha1\nkind: ImageSetConfiguration\nmirror:\n  operators:\n  - catalog: quay.io/a/index:v1\n    packages:\n    - name: 'no'\n      defaultChannel: 4.10\n      channels:\n      - name: 4.10\n        minVersion: 4.10\n      - name: \"a: b\"\n";
+    let printed = parse(text, "a").unwrap().to_string();
+    assert_eq!(
+        printed,
+        "apiVersion: mirror.openshift.io/v2alpha1\nkind: ImageSetConfiguration\nmirror:\n  operators:\n  - catalog: quay.io/a/index:v1\n    packages:\n    - name: \"no\"\n      defaultChannel: \"4.10\"\n      channels:\n      - name: \"4.10\"\n        minVersion: \"4.10\"\n      - name: \"a: b\"\n",
+        "a printed config means the same to every reader"
+    );
+}
