@@ -15,7 +15,7 @@ use super::schema::{
 };
 use crate::hint::Hint;
 use crate::oci::PlatformName;
-use crate::reference::{ImageName, Reference, is_path};
+use crate::reference::{ImageName, Reference, ReferenceError, is_path};
 
 /// Reads the top level; `None` only with an error said.
 pub(super) fn read(
@@ -407,9 +407,10 @@ fn version(
 pub(super) fn version_form(text: &str, strict: bool) -> Result<(), Option<String>> {
     let bare = match text.strip_prefix(['v', 'V']) {
         Some(bare) if strict => {
-            return Err(version_form(bare, true)
-                .is_ok()
-                .then(|| format!("write {bare}")));
+            return Err(match version_form(bare, true) {
+                Ok(()) => Some(format!("write {bare}")),
+                Err(hint) => hint,
+            });
         }
         Some(bare) => bare,
         None => text,
@@ -562,11 +563,15 @@ fn image_name(reader: &mut Reader<'_>, text: &At<String>, path: &str) -> Option<
             Some(At::new(name, text.position))
         }
         Err(error) => {
-            reader.error(
-                text.position,
-                format!("{path}: {}", chain(&error)),
-                error.hint(),
-            );
+            let hint = match &error {
+                ReferenceError::Unqualified { .. } | ReferenceError::Untagged { .. } => {
+                    Reference::parse_lenient(text)
+                        .ok()
+                        .map(|full| format!("write the name in full, for example {full}"))
+                }
+                _ => error.hint(),
+            };
+            reader.error(text.position, format!("{path}: {}", chain(&error)), hint);
             None
         }
     }

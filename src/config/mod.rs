@@ -18,6 +18,9 @@ mod node;
 mod reader;
 mod rows;
 mod schema;
+mod settings;
+mod size;
+mod starter;
 mod yaml;
 
 use std::sync::Arc;
@@ -30,6 +33,12 @@ pub use imageset::{
 };
 
 pub use rows::{LISTS, Row, Section};
+pub use settings::{
+    CatalogSettings, ChartSettings, Destination, RegistryLimits, SampleSettings, Settings,
+    SignaturePolicy, SignatureSettings, SourcePolicy, Stream,
+};
+pub use size::{SizeError, parse_size};
+pub use starter::{delete_starter, settings_starter, starter};
 
 use diagnostic::Document;
 use reader::Reader;

@@ -10,6 +10,9 @@ use super::diagnostic::{At, ConfigErrors, Diagnostic, Document, Position, Severi
 use super::imageset::ApiVersion;
 use super::node::{Entry, Kind, Node, shorten};
 
+/// Errors after which no more are collected: a file that holds that many is another kind of file.
+const MOST_COLLECTED: usize = 300;
+
 /// Which schemas have a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Since {
@@ -70,6 +73,8 @@ impl<'n> Fields<'n> {
 pub(super) struct Reader<'d> {
     document: &'d Document,
     diagnostics: Vec<Diagnostic>,
+    /// How many of them this reader found to be errors.
+    errors: usize,
     /// Which keys exist; `None` where the file has no versions.
     pub(super) version: Option<ApiVersion>,
     /// Every kind of mapping of the file, to tell where a misplaced key belongs.
@@ -88,6 +93,7 @@ impl<'d> Reader<'d> {
         Self {
             document,
             diagnostics,
+            errors: 0,
             version: None,
             schemas,
             quoted,
@@ -100,6 +106,10 @@ impl<'d> Reader<'d> {
         message: impl Into<String>,
         hint: Option<String>,
     ) {
+        if self.errors >= MOST_COLLECTED {
+            return;
+        }
+        self.errors += 1;
         self.diagnostics.push(
             self.document
                 .diagnostic(Severity::Error, position, message, hint),
@@ -171,7 +181,7 @@ impl<'d> Reader<'d> {
                     schema
                         .keys
                         .iter()
-                        .find(|(name, _)| name.eq_ignore_ascii_case(&entry.key))
+                        .find(|(name, _)| !self.quoted && name.eq_ignore_ascii_case(&entry.key))
                 });
             let Some((name, since)) = found else {
                 self.unknown_key(entry, schema);
@@ -221,6 +231,9 @@ impl<'d> Reader<'d> {
         let keys = schema.keys.iter().filter(|(_, since)| self.exists(*since));
         let keys: Vec<&str> = keys.map(|(name, _)| *name).collect();
         let hint = match &node.kind {
+            Kind::Scalar { text, .. } if keys[0] == "os" => text
+                .split_once('/')
+                .map(|(os, rest)| format!("write `{{os: {os}, architecture: {rest}}}`")),
             Kind::Scalar { text, .. } if schema.place.ends_with("[]") && !text.contains('\n') => {
                 Some(format!("write `{}: {}`", keys[0], shorten(text)))
             }
@@ -230,7 +243,8 @@ impl<'d> Reader<'d> {
         self.error(
             node.position,
             format!(
-                "{place} is a mapping ({}), found {}",
+                "{place} is a {} ({}), found {}",
+                if self.quoted { "table" } else { "mapping" },
                 keys.join(", "),
                 node.found()
             ),
@@ -239,6 +253,9 @@ impl<'d> Reader<'d> {
     }
 
     fn unknown_key(&mut self, entry: &Entry, schema: &'static Schema) {
+        if self.errors >= MOST_COLLECTED {
+            return;
+        }
         let within = if schema.place.is_empty() {
             "at the top level".to_owned()
         } else {
@@ -561,8 +578,12 @@ pub(super) fn did_you_mean<'a>(text: &str, known: impl Iterator<Item = &'a str>)
     if text.len() > 64 {
         return None;
     }
+    let starts = |word: &str| text.len() > 2 && word.to_lowercase().starts_with(&text);
     known
-        .map(|word| (distance(&text, &word.to_lowercase()), word))
+        .map(|word| {
+            let distance = distance(&text, &word.to_lowercase());
+            (if starts(word) { 1 } else { distance }, word)
+        })
         .filter(|(distance, word)| {
             *distance <= (word.len() / 3).max(1) && *distance < text.len().max(2)
         })

@@ -248,7 +248,7 @@ impl Config {
 
 /// A value in the order of the schema.
 #[derive(Clone, Debug)]
-enum Tree {
+pub(super) enum Tree {
     Bool(bool),
     Integer(u64),
     Text(String),
@@ -258,19 +258,24 @@ enum Tree {
 
 /// A mapping in the order of the schema; each value knows where it was read.
 #[derive(Clone, Debug, Default)]
-struct Branch(Vec<(&'static str, Option<Position>, Tree)>);
+pub(super) struct Branch(Vec<(&'static str, Option<Position>, Tree)>);
 
 impl Branch {
-    fn with(mut self, key: &'static str, position: Option<Position>, tree: Tree) -> Self {
+    pub(super) fn with(
+        mut self,
+        key: &'static str,
+        position: Option<Position>,
+        tree: Tree,
+    ) -> Self {
         self.0.push((key, position, tree));
         self
     }
 
-    fn text<T: fmt::Display>(self, key: &'static str, text: &At<T>) -> Self {
+    pub(super) fn text<T: fmt::Display>(self, key: &'static str, text: &At<T>) -> Self {
         self.with(key, Some(text.position), Tree::Text(text.value.to_string()))
     }
 
-    fn maybe<T: fmt::Display>(self, key: &'static str, text: Option<&At<T>>) -> Self {
+    pub(super) fn maybe<T: fmt::Display>(self, key: &'static str, text: Option<&At<T>>) -> Self {
         match text {
             Some(text) => self.text(key, text),
             None => self,
@@ -293,7 +298,7 @@ impl Branch {
         }
     }
 
-    fn texts(self, key: &'static str, items: &[At<String>]) -> Self {
+    pub(super) fn texts(self, key: &'static str, items: &[At<String>]) -> Self {
         self.list(
             key,
             items
@@ -329,7 +334,7 @@ impl Branch {
         })
     }
 
-    fn row(self, position: Position) -> Row {
+    pub(super) fn row(self, position: Position) -> Row {
         let positions = self
             .0
             .iter()

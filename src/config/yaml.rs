@@ -77,6 +77,17 @@ pub(super) fn read(document: &Document) -> (Option<Rc<Node>>, Vec<Diagnostic>) {
         return (None, reader.diagnostics);
     }
     let root = reader.document_node();
+    if root.is_none() && reader.diagnostics.is_empty() {
+        reader.error(
+            Position {
+                line: 1,
+                column: 1,
+                length: 1,
+            },
+            "the file holds no config",
+            Some("`imgbuild init` writes a config to start from".to_owned()),
+        );
+    }
     (root, reader.diagnostics)
 }
 
@@ -205,6 +216,10 @@ impl Reader<'_> {
             Some("YAML is indented with spaces: replace the tabs")
         } else if reason.contains("did not find expected '-'") || reason.contains("expected key") {
             Some("check the indentation of this line and of the lines above it")
+        } else if reason.contains("escape") {
+            Some("in double quotes a backslash opens an escape: write single quotes")
+        } else if reason.contains("quoted scalar") {
+            Some("a quote that opens on this line or above is not closed")
         } else {
             None
         };
