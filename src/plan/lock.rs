@@ -1339,13 +1339,13 @@ impl Lock {
 
     /// Brings the lock into the one order in which it is written: releases by channel and architecture, payloads by
     /// version, components by name, catalogs by `ref`, packages by name, bundles by version then name, images by
-    /// their text, everything else by `ref`. Entries of a list that are wholly equal become one, and comments
+    /// their text and tag, everything else by `ref`. Entries of a list that are wholly equal become one, and comments
     /// without a block go.
     pub fn sort(&mut self) {
         fn sort_pins(pins: &mut Vec<Pin>) {
             pins.iter_mut().for_each(Pin::sort);
             pins.sort();
-            pins.sort_by_cached_key(Pin::image);
+            pins.sort_by_cached_key(|pin| (pin.image(), pin.tag.clone()));
             pins.dedup();
         }
         for release in &mut self.releases {

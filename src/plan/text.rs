@@ -349,9 +349,10 @@ impl Fields {
 }
 
 /// What tells one element of a list of images from the others: the same image may stand there under two tags.
+/// These names sort as their images do.
 fn image_item(pin: &Pin) -> String {
     match &pin.tag {
-        Some(tag) => format!("{} {tag}", pin.image()),
+        Some(tag) => format!("{}\0{tag}", pin.image()),
         None => pin.image(),
     }
 }
@@ -1649,7 +1650,7 @@ impl<'r, 't> Seen<'r, 't> {
                 span,
                 Problem::Repeated {
                     list: self.list,
-                    name: name.to_owned(),
+                    name: name.replace('\0', " "),
                     first: self.reader.line(first),
                 },
             )),
