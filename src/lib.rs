@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod canon;
 pub mod chart;
+pub mod cli;
 pub mod config;
 pub mod deliver;
 pub mod digest;

@@ -1,3 +1,7 @@
 //! The `imgbuild` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(imgbuild::cli::main())
+}

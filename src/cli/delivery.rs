@@ -44,8 +44,8 @@ pub(super) fn part_size(site: &Site, flag: Option<&str>, paths: &Paths, stream: 
     if let Some(text) = flag {
         return parse_size(text).map_err(|error| Failure::new(ui::USAGE, error.to_string()).hint("write a number and a unit: 4.7GB, 4GiB, 500GiB"));
     }
-    if let Some(size) = site.settings.part_size(stream.as_str()) {
-        return Ok(size);
+    if let Some(size) = site.settings.streams.get(stream.as_str()).and_then(|settings| settings.value.part_size.as_ref()) {
+        return Ok(size.value);
     }
     if paths.config.exists() {
         if let Some(size) = site.config(&paths.config)?.archive_bytes() {
@@ -78,10 +78,18 @@ fn export_failure(error: &ExportError) -> Failure {
 /// Resources for the destinations that the settings name.
 fn early_resources(site: &Site, stream: &Stream, lock: &Lock, rules: &Rules) -> Result<Vec<(String, Vec<u8>)>, Failure> {
     let mut files = Vec::new();
-    for (name, place) in site.settings.destinations(stream.as_str()) {
-        let destination: Destination = place.registry.parse().map_err(|error: ReferenceError| Failure::of(ui::ERROR, &error, error.hint()))?;
+    for (name, place) in &site.settings.destinations {
+        let place = &place.value;
+        if place.stream.as_ref().is_some_and(|only| only.value != stream.as_str()) {
+            continue;
+        }
+        let layout = crate::step::place::Layout {
+            name: place.layout.as_ref().map_or_else(|| "v2".to_owned(), |layout| layout.value.clone()),
+            max_nested_paths: place.max_nested_paths.as_ref().map_or(0, |limit| usize::try_from(limit.value).unwrap_or(usize::MAX)),
+        };
+        let destination: Destination = place.registry.value.parse().map_err(|error: ReferenceError| Failure::of(ui::ERROR, &error, error.hint()))?;
         let documents =
-            documents(lock, rules, &destination, &place.layout()).map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+            documents(lock, rules, &destination, &layout).map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
         files.extend(documents.into_iter().map(|(file, text)| (format!("{name}/{file}"), text.into_bytes())));
     }
     Ok(files)

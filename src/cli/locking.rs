@@ -110,8 +110,7 @@ pub(super) fn lock(site: &Site, arguments: &LockArguments, stop: &AtomicBool) ->
     if changed {
         say(format!("{path}: {}, {} made, {} kept", count(locked.made + locked.kept, "pin"), locked.made, locked.kept));
         if let Some(previous) = previous {
-            let difference = diff::diff(&previous, &locked.lock);
-            say(diff::text(&difference, None).trim_end());
+            say(diff::diff(&previous, &locked.lock, None).text().trim_end());
         }
     } else {
         say(format!("{path}: nothing changed ({})", count(locked.kept + locked.made, "pin")));
@@ -344,25 +343,27 @@ pub(super) fn finish_build(store: &Store, paths: &Paths, lock: &Lock, bytes: &[u
 pub(super) fn diff(site: &Site, arguments: &DiffArguments) -> Result<u8, Failure> {
     let (old, _) = site.lock(&arguments.old)?;
     let (new, _) = site.lock(&arguments.new)?;
-    let difference = diff::diff(&old, &new);
     let store_path = site.store_path()?;
     let store = if store_path.exists() { Some(site.store(Access::ReadOnly)?) } else { None };
-    let blobs = match &store {
-        Some(store) => Some((closure_for_diff(&old, store)?, closure_for_diff(&new, store)?)),
-        None => None,
+    let closures = |lock: &Lock| {
+        let plan = store.as_ref().and_then(|store| export::plan_from(lock, store, store).ok());
+        let closure = match plan {
+            Some(plan) => plan.closure().ok(),
+            None => None,
+        };
+        match closure {
+            Some(closure) => diff::Closure { blobs: closure.sorted(), absent: closure.unread.len() },
+            None => diff::Closure { blobs: Vec::new(), absent: lock.owners().map(|(_, pins)| pins.len()).sum() },
+        }
     };
-    let change = blobs.as_ref().map(|(old, new)| diff::Blobs::between(old, new));
-    match arguments.format {
-        DiffFormat::Text => say(diff::text(&difference, change.as_ref()).trim_end()),
-        DiffFormat::Md => say(diff::markdown(&difference, change.as_ref()).trim_end()),
-        DiffFormat::Json => say(diff::json(&difference, change.as_ref()).trim_end()),
+    let difference = diff::diff(&old, &new, Some(&closures));
+    say(match arguments.format {
+        DiffFormat::Text => difference.text(),
+        DiffFormat::Md => difference.markdown(),
+        DiffFormat::Json => difference.json(),
     }
+    .trim_end());
     Ok(ui::DONE)
-}
-
-fn closure_for_diff(lock: &Lock, store: &Store) -> Result<diff::Content, Failure> {
-    let closure = plan_of(lock, store, store)?.closure().map_err(|error| Failure::of(ui::ERROR, &error, None))?;
-    Ok(diff::Content { blobs: closure.sorted(), absent: closure.unread.len() })
 }
 
 /// `imgbuild why`
@@ -370,7 +371,10 @@ pub(super) fn why(site: &Site, arguments: &WhyArguments) -> Result<u8, Failure> 
     let paths = site.paths(&arguments.subject);
     let (lock, _) = site.lock(&paths.lock)?;
     let mut reasons: Vec<(String, String, String)> =
-        why::why(&lock, &arguments.what).into_iter().map(|reason| (reason.block.to_string(), reason.role.to_string(), reason.pin.image())).collect();
+        why::why(&lock, &arguments.what)
+            .into_iter()
+            .map(|reason| (reason.block.to_string(), reason.role.to_string(), reason.pin.map_or_else(|| reason.digest.to_string(), crate::plan::lock::Pin::image)))
+            .collect();
     if reasons.is_empty() {
         reasons = deep(site, &lock, &arguments.what)?;
     }

@@ -80,9 +80,9 @@ impl Site {
         if let Some(path) = &self.common.store {
             return Ok(path.clone());
         }
-        if let Some(path) = self.settings.store() {
+        if let Some(path) = self.settings.store.as_ref() {
             let base = self.common.settings.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
-            return Ok(base.join(path));
+            return Ok(base.join(&path.value));
         }
         let data = match self.environment.variable("XDG_DATA_HOME") {
             Some(path) => Some(PathBuf::from(path)),
@@ -106,11 +106,18 @@ impl Site {
             certificates: folders,
             authorities,
             insecure: self.common.insecure.iter().cloned().collect(),
-            rewrites: self.settings.rewrites(),
+            rewrites: self.settings.urls.iter().map(|(from, to)| (from.clone(), to.value.clone())).collect(),
         };
         let mut settings =
             Settings::from_environment(&self.environment, &files).map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
-        settings.host_limits = self.settings.host_limits();
+        for (host, limits) in &self.settings.registries {
+            let mut ours = crate::registry::settings::Limits::default();
+            if let Some(connections) = &limits.value.connections {
+                ours.connections = usize::try_from(connections.value).unwrap_or(ours.connections).max(1);
+            }
+            ours.requests_per_second = limits.value.requests_per_second.as_ref().and_then(|rate| u32::try_from(rate.value).ok());
+            settings.host_limits.insert(host.clone(), ours);
+        }
         Client::new(settings).map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))
     }
 
@@ -121,7 +128,7 @@ impl Site {
 
     /// The rules in force: embedded, or from the folder that is named.
     pub(super) fn rules(&self) -> Result<Rules, Failure> {
-        let folder = self.common.rules.clone().or_else(|| self.settings.rules().map(Path::to_owned));
+        let folder = self.common.rules.clone().or_else(|| self.settings.rules.as_ref().map(|folder| PathBuf::from(&folder.value)));
         match folder {
             Some(folder) => Rules::with_folder(&folder),
             None => Rules::embedded(),

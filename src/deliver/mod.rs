@@ -4,3 +4,4 @@ pub mod emit;
 pub mod export;
 pub mod import;
 pub mod push;
+pub mod registry;

@@ -23,7 +23,10 @@ use crate::store::{Blob, Damage, Moved, Sink, Source, TransferError, read, trans
 /// A registry that images are put into. Paths are whole: prefix and path limit are applied.
 pub trait Registry: Sync {
     /// One repository of it.
-    fn repository(&self, path: &str) -> Box<dyn Repository + '_>;
+    ///
+    /// # Errors
+    /// If the path is no repository, or the registry may not be used.
+    fn repository(&self, path: &str) -> io::Result<Box<dyn Repository + '_>>;
 }
 
 /// One repository that images are put into; as a [`Sink`] it takes blobs.
@@ -144,7 +147,7 @@ pub fn push(
         let Some((root, _)) = item.root() else { return };
         match registry
             .repository(&item.path)
-            .manifest(&root.digest.to_string())
+            .and_then(|repository| repository.manifest(&root.digest.to_string()))
         {
             Ok(found) => served[index].store(found == Some(root.digest), Ordering::Relaxed),
             Err(error) => state.fail(root.digest.to_string(), &item.path, error),
@@ -225,7 +228,10 @@ pub fn push(
     let repositories: Vec<_> = by_repository.into_iter().collect();
     each(repositories.len(), workers, stop, |index| {
         let (path, list) = &repositories[index];
-        let repository = registry.repository(path);
+        let repository = match registry.repository(path) {
+            Ok(repository) => repository,
+            Err(error) => return state.fail("a manifest".to_owned(), path, error),
+        };
         for (blob, manifest) in list {
             if stop.load(Ordering::Relaxed) {
                 return;
@@ -244,7 +250,10 @@ pub fn push(
         let Some((root, manifest)) = item.root() else {
             return;
         };
-        let repository = registry.repository(&item.path);
+        let repository = match registry.repository(&item.path) {
+            Ok(repository) => repository,
+            Err(error) => return state.fail(item.tag.to_string(), &item.path, error),
+        };
         let outcome = match repository.manifest(item.tag.as_str()) {
             Ok(Some(digest)) if digest == root.digest => Ok(false),
             Ok(_) => match bytes_of.get(&root.digest) {
@@ -336,7 +345,10 @@ fn place_blob(
         if state.stop.load(Ordering::Relaxed) {
             return;
         }
-        let repository = registry.repository(path);
+        let repository = match registry.repository(path) {
+            Ok(repository) => repository,
+            Err(error) => return state.fail(blob.digest.to_string(), path, error),
+        };
         match bring(blob, &holders, &*repository, blobs, state) {
             Ok(Brought::Here) => {
                 holders.insert(0, path.clone());
@@ -447,8 +459,8 @@ mod tests {
     struct FakeRepository<'a>(&'a Fake, String);
 
     impl Registry for Fake {
-        fn repository(&self, path: &str) -> Box<dyn Repository + '_> {
-            Box::new(FakeRepository(self, path.to_owned()))
+        fn repository(&self, path: &str) -> io::Result<Box<dyn Repository + '_>> {
+            Ok(Box::new(FakeRepository(self, path.to_owned())))
         }
     }
 
