@@ -168,9 +168,11 @@ impl Credentials {
         given: Option<&Path>,
         order: Vec<String>,
     ) -> Result<Self, SettingsError> {
-        let named = given
-            .map(Path::to_owned)
-            .or_else(|| environment.variable("REGISTRY_AUTH_FILE").map(PathBuf::from));
+        let named = given.map(Path::to_owned).or_else(|| {
+            environment
+                .variable("REGISTRY_AUTH_FILE")
+                .map(PathBuf::from)
+        });
         let mut files = Vec::new();
         if let Some(path) = named {
             let file = AuthFile::read(&path)?.ok_or_else(|| SettingsError::Read {
@@ -338,11 +340,8 @@ impl AuthFile {
             key: key.to_owned(),
             reason,
         };
-        let filled = |secret: &Option<Secret>| {
-            secret
-                .clone()
-                .filter(|secret| !secret.reveal().is_empty())
-        };
+        let filled =
+            |secret: &Option<Secret>| secret.clone().filter(|secret| !secret.reveal().is_empty());
         let login = if let Some(token) = filled(&entry.identitytoken) {
             Login::Identity(token)
         } else if let Some(token) = filled(&entry.registrytoken) {
@@ -421,7 +420,10 @@ fn host_of(key: &str) -> &str {
 fn is_legacy(key: &str) -> bool {
     let bare = key.trim_end_matches('/');
     key.contains("://")
-        || bare.strip_suffix("/v1").or_else(|| bare.strip_suffix("/v2")) == Some(host_of(key))
+        || bare
+            .strip_suffix("/v1")
+            .or_else(|| bare.strip_suffix("/v2"))
+            == Some(host_of(key))
         || bare == host_of(key)
 }
 
@@ -723,13 +725,21 @@ mod tests {
             ("run/containers/7/auth.json", "run"),
         ] {
             write(path, &format!("{name}:x"));
-            assert_eq!(asked(&environment).as_deref(), Some(name), "{path} comes first");
+            assert_eq!(
+                asked(&environment).as_deref(),
+                Some(name),
+                "{path} comes first"
+            );
         }
         let mut set = |name: &str, value: String| {
             environment.variables.insert(name.to_owned(), value);
         };
         set("REGISTRY_AUTH_PREFERENCE", "docker".to_owned());
-        assert_eq!(asked(&environment).as_deref(), Some("docker"), "the preference turns it");
+        assert_eq!(
+            asked(&environment).as_deref(),
+            Some("docker"),
+            "the preference turns it"
+        );
         let mut set = |name: &str, value: String| {
             environment.variables.insert(name.to_owned(), value);
         };
@@ -738,19 +748,27 @@ mod tests {
             "REGISTRY_AUTH_FILE",
             folder.path().join("given.json").display().to_string(),
         );
-        assert_eq!(asked(&environment).as_deref(), Some("given"), "a named file stands alone");
+        assert_eq!(
+            asked(&environment).as_deref(),
+            Some("given"),
+            "a named file stands alone"
+        );
         let error = Credentials::find(
             &environment,
             Some(&folder.path().join("missing.json")),
             vec![AUTH_FILES.to_owned()],
         )
         .unwrap_err();
-        assert!(error.to_string().contains("missing.json"), "{error} must name the file");
+        assert!(
+            error.to_string().contains("missing.json"),
+            "{error} must name the file"
+        );
     }
 
     #[test]
     fn a_malformed_entry_is_named_and_never_quoted() {
-        let error = AuthFile::parse("{\"auths\":\n\"hunter2\"}", Path::new("auth.json")).unwrap_err();
+        let error =
+            AuthFile::parse("{\"auths\":\n\"hunter2\"}", Path::new("auth.json")).unwrap_err();
         assert!(
             error.to_string().starts_with("auth.json:2:") && !error.to_string().contains("hunter2"),
             "{error}"
@@ -814,7 +832,11 @@ mod tests {
             );
             assert!(found.origin.contains("docker-credential-test"), "{found:?}");
         }
-        assert_eq!(credentials.login("none.test", "x").unwrap(), None, "unknown is absent");
+        assert_eq!(
+            credentials.login("none.test", "x").unwrap(),
+            None,
+            "unknown is absent"
+        );
         assert!(
             matches!(
                 credentials.login("token.test", "x").unwrap().unwrap().login,
@@ -822,11 +844,20 @@ mod tests {
             ),
             "<token> is a refresh token"
         );
-        let error = credentials.login("broken.test", "x").unwrap_err().to_string();
-        assert!(error.contains("locked"), "{error} must say what the helper said");
+        let error = credentials
+            .login("broken.test", "x")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("locked"),
+            "{error} must say what the helper said"
+        );
         let error = credentials.login("gone.test", "x").unwrap_err().to_string();
         assert!(error.contains("not on $PATH"), "{error}");
-        credentials.login("docker.io", "library/x").unwrap().unwrap();
+        credentials
+            .login("docker.io", "library/x")
+            .unwrap()
+            .unwrap();
         assert_eq!(
             fs::read_to_string(&log).unwrap(),
             "get a.test\nget none.test\nget token.test\nget broken.test\nget https://index.docker.io/v1/\n",
@@ -845,8 +876,14 @@ mod tests {
         };
         for (values, expected) in [
             (
-                vec![r#"Bearer realm="https://a.test/token",service="a.test",scope="repository:x:pull,push""#],
-                bearer("https://a.test/token", Some("a.test"), Some("repository:x:pull,push")),
+                vec![
+                    r#"Bearer realm="https://a.test/token",service="a.test",scope="repository:x:pull,push""#,
+                ],
+                bearer(
+                    "https://a.test/token",
+                    Some("a.test"),
+                    Some("repository:x:pull,push"),
+                ),
             ),
             (
                 vec![r#"bearer  REALM = "https://a.test/token" , service=a.test"#],

@@ -201,7 +201,10 @@ impl Registries {
                 let location =
                     self::location(&mirror.location).map_err(|reason| wrong(start, reason))?;
                 if location.is_empty() {
-                    return Err(wrong(start, format!("a mirror of {prefix:?} has no location")));
+                    return Err(wrong(
+                        start,
+                        format!("a mirror of {prefix:?} has no location"),
+                    ));
                 }
                 let pulls = match mirror.pull_from_mirror.as_str() {
                     "" if rule.mirror_by_digest_only => Pulls::DigestOnly,
@@ -315,7 +318,9 @@ impl Registries {
 
     fn merge_folder(&mut self, folder: &Path) -> Result<(), SettingsError> {
         for path in listing(folder)? {
-            if path.extension().is_some_and(|extension| extension == "conf")
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "conf")
                 && let Some(text) = read(&path)?
             {
                 self.merge(Self::parse(&text, &path)?);
@@ -558,7 +563,11 @@ mod tests {
                     "{}{}{}",
                     place.repository,
                     if place.insecure { " insecure" } else { "" },
-                    if place.blocked.is_some() { " blocked" } else { "" }
+                    if place.blocked.is_some() {
+                        " blocked"
+                    } else {
+                        ""
+                    }
                 )
             })
             .collect()
@@ -621,7 +630,11 @@ location = "m0.test/hub"
             (
                 "example.test/foo/x",
                 BY_TAG,
-                vec!["m0.test/foo/x insecure", "m2.test/foo/x", "internal.test/bar/x"],
+                vec![
+                    "m0.test/foo/x insecure",
+                    "m2.test/foo/x",
+                    "internal.test/bar/x",
+                ],
             ),
             (
                 "example.test/foo/x",
@@ -632,22 +645,45 @@ location = "m0.test/hub"
                     "internal.test/bar/x",
                 ],
             ),
-            ("example.test/foobar", BY_TAG, vec!["example.test/foobar blocked"]),
+            (
+                "example.test/foobar",
+                BY_TAG,
+                vec!["example.test/foobar blocked"],
+            ),
             ("a.wild.test/x", BY_TAG, vec!["a.wild.test/x insecure"]),
-            ("a.b.wild.test:5000/x", BY_TAG, vec!["a.b.wild.test:5000/x insecure"]),
+            (
+                "a.b.wild.test:5000/x",
+                BY_TAG,
+                vec!["a.b.wild.test:5000/x insecure"],
+            ),
             ("wild.test/x", BY_TAG, vec!["wild.test/x"]),
             ("awild.test/x", BY_TAG, vec!["awild.test/x"]),
             ("a.moved.test/x", BY_TAG, vec!["other.test/all/x"]),
-            ("quay.io/openshift/x", BY_TAG, vec!["quay.io/openshift/x blocked"]),
+            (
+                "quay.io/openshift/x",
+                BY_TAG,
+                vec!["quay.io/openshift/x blocked"],
+            ),
             (
                 "quay.io/openshift/x",
                 BY_DIGEST,
-                vec!["m0.test/openshift/x insecure", "quay.io/openshift/x blocked"],
+                vec![
+                    "m0.test/openshift/x insecure",
+                    "quay.io/openshift/x blocked",
+                ],
             ),
-            ("docker.io/alpine", BY_TAG, vec!["m0.test/hub/alpine insecure", "docker.io/library/alpine"]),
+            (
+                "docker.io/alpine",
+                BY_TAG,
+                vec!["m0.test/hub/alpine insecure", "docker.io/library/alpine"],
+            ),
             ("index.docker.io/a/b", BY_TAG, vec!["docker.io/a/b"]),
         ] {
-            assert_eq!(places(&registries, name, wanted), expected, "places of {name}");
+            assert_eq!(
+                places(&registries, name, wanted),
+                expected,
+                "places of {name}"
+            );
         }
     }
 
@@ -662,7 +698,11 @@ location = "m0.test/hub"
         ] {
             let place = registries.destination(&name.parse().unwrap());
             assert_eq!(
-                (place.repository.to_string().as_str(), place.insecure, place.blocked.is_some()),
+                (
+                    place.repository.to_string().as_str(),
+                    place.insecure,
+                    place.blocked.is_some()
+                ),
                 (expected, insecure, blocked),
                 "destination of {name}"
             );
@@ -680,19 +720,39 @@ location = "m0.test/hub"
             ["new.test/x"],
             "the later table replaces the earlier one"
         );
-        assert_eq!(registries.helpers(), ["pass"], "the later list replaces the default");
-        assert_eq!(parse(TABLES).helpers(), [AUTH_FILES], "files are the default");
+        assert_eq!(
+            registries.helpers(),
+            ["pass"],
+            "the later list replaces the default"
+        );
+        assert_eq!(
+            parse(TABLES).helpers(),
+            [AUTH_FILES],
+            "files are the default"
+        );
     }
 
     #[test]
     fn a_malformed_file_is_refused_with_its_line() {
         for (text, line, part) in [
             ("[[registry]]\nlocation = 3\n", 2, "invalid type"),
-            ("\n[[registry]]\ninsecure = true\n", 2, "neither prefix nor location"),
+            (
+                "\n[[registry]]\ninsecure = true\n",
+                2,
+                "neither prefix nor location",
+            ),
             ("[[registry]]\nprefix = \"a.test\"\n", 1, "no location"),
             ("[[registry]]\nlocation = \"https://a.test\"\n", 1, "scheme"),
-            ("[[registry]]\nprefix = \"*.a.test/b\"\n", 1, "only a domain"),
-            ("[[registry]]\nlocation = \"a.test\"\n\n[[registry.mirror]]\ninsecure = true\n", 4, "no location"),
+            (
+                "[[registry]]\nprefix = \"*.a.test/b\"\n",
+                1,
+                "only a domain",
+            ),
+            (
+                "[[registry]]\nlocation = \"a.test\"\n\n[[registry.mirror]]\ninsecure = true\n",
+                4,
+                "no location",
+            ),
             (
                 "[[registry]]\nlocation = \"a.test\"\n[[registry.mirror]]\nlocation = \"b\"\npull-from-mirror = \"some\"\n",
                 3,
@@ -703,7 +763,11 @@ location = "m0.test/hub"
                 4,
                 "rules out",
             ),
-            ("x = 1\n[registries.search]\nregistries = [\"a\"]\n", 2, "version 1"),
+            (
+                "x = 1\n[registries.search]\nregistries = [\"a\"]\n",
+                2,
+                "version 1",
+            ),
             (
                 "[[registry]]\nlocation = \"a\"\n[[registry]]\nlocation = \"a\"\nblocked = true\n",
                 3,
@@ -711,7 +775,9 @@ location = "m0.test/hub"
             ),
             ("[[registry\n", 1, ""),
         ] {
-            let error = Registries::parse(text, Path::new("r.conf")).unwrap_err().to_string();
+            let error = Registries::parse(text, Path::new("r.conf"))
+                .unwrap_err()
+                .to_string();
             assert!(
                 error.starts_with(&format!("r.conf:{line}: ")) && error.contains(part),
                 "{text:?} gave {error:?}, which must name line {line} and say {part:?}"
@@ -727,14 +793,20 @@ location = "m0.test/hub"
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         };
-        let table = |location: &str| format!("[[registry]]\nprefix = \"a.test\"\nlocation = \"{location}\"\n");
+        let table = |location: &str| {
+            format!("[[registry]]\nprefix = \"a.test\"\nlocation = \"{location}\"\n")
+        };
         let mut environment = Environment {
             home: Some(folder.path().join("home")),
             root: folder.path().to_owned(),
             ..Environment::default()
         };
         let asked = |environment: &Environment| {
-            places(&Registries::find(environment, None).unwrap(), "a.test/x", BY_TAG)
+            places(
+                &Registries::find(environment, None).unwrap(),
+                "a.test/x",
+                BY_TAG,
+            )
         };
         assert_eq!(asked(&environment), ["a.test/x"], "no file is no rule");
         write("etc/containers/registries.conf", &table("etc.test"));
@@ -742,11 +814,30 @@ location = "m0.test/hub"
         write("etc/containers/registries.conf.d/b.conf", &table("b.test"));
         write("etc/containers/registries.conf.d/a.conf", &table("aa.test"));
         write("etc/containers/registries.conf.d/c.txt", "not toml");
-        assert_eq!(asked(&environment), ["b.test/x"], "drop-ins in order of their names");
-        write("home/.config/containers/registries.conf.d/a.conf", &table("user.test"));
-        assert_eq!(asked(&environment), ["user.test/x"], "the user's drop-ins come last");
-        fs::remove_dir_all(folder.path().join("home/.config/containers/registries.conf.d")).unwrap();
-        write("home/.config/containers/registries.conf", &table("home.test"));
+        assert_eq!(
+            asked(&environment),
+            ["b.test/x"],
+            "drop-ins in order of their names"
+        );
+        write(
+            "home/.config/containers/registries.conf.d/a.conf",
+            &table("user.test"),
+        );
+        assert_eq!(
+            asked(&environment),
+            ["user.test/x"],
+            "the user's drop-ins come last"
+        );
+        fs::remove_dir_all(
+            folder
+                .path()
+                .join("home/.config/containers/registries.conf.d"),
+        )
+        .unwrap();
+        write(
+            "home/.config/containers/registries.conf",
+            &table("home.test"),
+        );
         assert_eq!(
             asked(&environment),
             ["home.test/x"],
@@ -757,9 +848,16 @@ location = "m0.test/hub"
             "CONTAINERS_REGISTRIES_CONF".to_owned(),
             folder.path().join("given.conf").display().to_string(),
         );
-        assert_eq!(asked(&environment), ["given.test/x"], "the variable names the file");
+        assert_eq!(
+            asked(&environment),
+            ["given.test/x"],
+            "the variable names the file"
+        );
         let error =
             Registries::find(&environment, Some(&folder.path().join("missing.conf"))).unwrap_err();
-        assert!(error.to_string().contains("missing.conf"), "{error} must name the file");
+        assert!(
+            error.to_string().contains("missing.conf"),
+            "{error} must name the file"
+        );
     }
 }

@@ -141,10 +141,7 @@ impl Trust {
                     })?
             }
         };
-        config.alpn_protocols = protocols
-            .iter()
-            .map(|protocol| protocol.to_vec())
-            .collect();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(config)
     }
 
@@ -198,9 +195,8 @@ impl Trust {
             return Ok(own);
         };
         let paths = listing(&folder)?;
-        let ends = |path: &Path, extension: &str| {
-            path.extension().is_some_and(|found| found == extension)
-        };
+        let ends =
+            |path: &Path, extension: &str| path.extension().is_some_and(|found| found == extension);
         for path in &paths {
             if ends(path, "crt") {
                 own.authorities.push(path.clone());
@@ -239,10 +235,7 @@ pub(super) fn nobody(protocols: &[&[u8]]) -> ClientConfig {
     .expect("the provider has the ciphers of its own default versions")
     .with_root_certificates(RootCertStore::empty())
     .with_no_client_auth();
-    config.alpn_protocols = protocols
-        .iter()
-        .map(|protocol| protocol.to_vec())
-        .collect();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     config
 }
 
@@ -365,7 +358,11 @@ mod tests {
             profile.client_auth_cert_resolver.has_certs(),
             "the client certificate must be presented"
         );
-        assert_eq!(profile.alpn_protocols, [b"h2".to_vec()], "protocols as asked");
+        assert_eq!(
+            profile.alpn_protocols,
+            [b"h2".to_vec()],
+            "protocols as asked"
+        );
         let other = trust(folder.path()).profile("a.test", false, &[]).unwrap();
         assert!(
             !other.client_auth_cert_resolver.has_certs(),

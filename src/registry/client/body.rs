@@ -97,7 +97,12 @@ impl Body {
     }
 
     /// A body over an answer that came already, of unknown length.
-    pub(super) fn of(client: &Client, ask: Ask, reply: Reply, limit: u64) -> Result<Self, RegistryError> {
+    pub(super) fn of(
+        client: &Client,
+        ask: Ask,
+        reply: Reply,
+        limit: u64,
+    ) -> Result<Self, RegistryError> {
         let mut body = Self {
             client: client.clone(),
             asks: vec![ask],
@@ -186,9 +191,9 @@ impl Body {
         };
         let good = content_range(&text).is_some_and(|(first, last, total)| {
             first == self.position
-                && self.end.is_none_or(|end| {
-                    last + 1 == end && total.is_none_or(|total| total == end)
-                })
+                && self
+                    .end
+                    .is_none_or(|end| last + 1 == end && total.is_none_or(|total| total == end))
         });
         if !good {
             return Err(ask.protocol(
@@ -232,9 +237,8 @@ impl Body {
         self.reply = None;
         self.breaks += 1;
         self.resumptions += 1;
-        let can_go_on = matches!(self.extent, Extent::Exact(_))
-            || self.etag.is_some()
-            || self.position == 0;
+        let can_go_on =
+            matches!(self.extent, Extent::Exact(_)) || self.etag.is_some() || self.position == 0;
         if !broke.is_temporary()
             || !can_go_on
             || self.resumptions > RESUMPTIONS
@@ -282,10 +286,9 @@ impl Body {
                 let rest = self.next();
                 self.reply = None;
                 return match rest {
-                    Ok(Some(rest)) if !rest.is_empty() => Err(self.asks[0].protocol(
-                        format!("{} bytes", self.position),
-                        "more",
-                    )),
+                    Ok(Some(rest)) if !rest.is_empty() => {
+                        Err(self.asks[0].protocol(format!("{} bytes", self.position), "more"))
+                    }
                     _ => Ok(false),
                 };
             }
@@ -306,9 +309,7 @@ impl Body {
                     };
                     if chunk.len() as u64 > bound - self.position {
                         self.reply = None;
-                        return Err(
-                            self.asks[0].protocol(format!("at most {bound} bytes"), "more")
-                        );
+                        return Err(self.asks[0].protocol(format!("at most {bound} bytes"), "more"));
                     }
                     self.chunk = chunk;
                     return Ok(true);

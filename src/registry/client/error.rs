@@ -359,13 +359,12 @@ fn chain<'a>(
     std::iter::successors(Some(error), |error| error.source())
 }
 
+/// The TLS error in `error`, which I/O errors may be wrapped around.
 fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    error.downcast_ref().or_else(|| {
-        error
-            .downcast_ref::<io::Error>()?
-            .get_ref()?
-            .downcast_ref::<rustls::Error>()
-    })
+    if let Some(found) = error.downcast_ref() {
+        return Some(found);
+    }
+    tls_error(error.downcast_ref::<io::Error>()?.get_ref()?)
 }
 
 fn tls_problem(error: &rustls::Error) -> TlsProblem {
@@ -405,7 +404,11 @@ impl Hint for RegistryError {
             )),
             Self::Forbidden { asked, .. } => Some(format!(
                 "ask for the right to use {} at {}",
-                if asked.repository.is_empty() { "it" } else { &asked.repository },
+                if asked.repository.is_empty() {
+                    "it"
+                } else {
+                    &asked.repository
+                },
                 asked.host
             )),
             Self::UnknownHost { asked, .. } => Some(format!(
@@ -422,9 +425,9 @@ impl Hint for RegistryError {
                 folder,
                 ..
             } => match problem {
-                TlsProblem::UnknownAuthority => {
-                    Some(format!("put the authority's certificate at {folder}/ca.crt"))
-                }
+                TlsProblem::UnknownAuthority => Some(format!(
+                    "put the authority's certificate at {folder}/ca.crt"
+                )),
                 TlsProblem::Expired => {
                     Some("check the clock of this machine, and renew the certificate".to_owned())
                 }
@@ -445,7 +448,8 @@ impl Hint for RegistryError {
                 asked.host
             )),
             Self::Server { status: 405, .. } => Some(
-                "the registry does not allow this; deleting, for one, must be enabled there".to_owned(),
+                "the registry does not allow this; deleting, for one, must be enabled there"
+                    .to_owned(),
             ),
             Self::Manifest { source, .. } => source.hint(),
             Self::Name(error) => error.hint(),

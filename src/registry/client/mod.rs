@@ -194,13 +194,18 @@ impl Client {
     pub fn resolve(&self, reference: &Reference) -> Result<Option<Found>, RegistryError> {
         let name = reference.manifest_name();
         let subject = format!("manifest {name}");
-        self.each(&reference.repository, wanted(reference), &subject, |endpoint| {
-            let ask = manifest_ask(endpoint, Method::GET, Kind::Manifest, &name);
-            let Some((reply, _)) = self.sent(&ask)? else {
-                return Ok(None);
-            };
-            self.found(&ask, reply, reference.digest).map(Some)
-        })
+        self.each(
+            &reference.repository,
+            wanted(reference),
+            &subject,
+            |endpoint| {
+                let ask = manifest_ask(endpoint, Method::GET, Kind::Manifest, &name);
+                let Some((reply, _)) = self.sent(&ask)? else {
+                    return Ok(None);
+                };
+                self.found(&ask, reply, reference.digest).map(Some)
+            },
+        )
     }
 
     fn found(
@@ -215,13 +220,12 @@ impl Client {
         let bytes = self.block_on(self.inner.wire.bytes(ask, reply, limit))?;
         let found = Digest::of(&bytes);
         // Schema 1 is named before its digest, which is not over these bytes.
-        let manifest =
-            Manifest::parse(&bytes, media_type.as_deref()).map_err(|source| {
-                RegistryError::Manifest {
-                    asked: ask.asked(),
-                    source,
-                }
-            })?;
+        let manifest = Manifest::parse(&bytes, media_type.as_deref()).map_err(|source| {
+            RegistryError::Manifest {
+                asked: ask.asked(),
+                source,
+            }
+        })?;
         if let Some(expected) = [digest, named]
             .into_iter()
             .flatten()
@@ -249,9 +253,12 @@ impl Client {
     ) -> Result<Option<Descriptor>, RegistryError> {
         let name = reference.manifest_name();
         let subject = format!("manifest {name}");
-        self.each(&reference.repository, wanted(reference), &subject, |endpoint| {
-            self.head(endpoint, &name, reference.digest)
-        })
+        self.each(
+            &reference.repository,
+            wanted(reference),
+            &subject,
+            |endpoint| self.head(endpoint, &name, reference.digest),
+        )
     }
 
     /// The same, at one place.
@@ -347,10 +354,15 @@ impl Client {
         digest: Digest,
     ) -> Result<Vec<Descriptor>, RegistryError> {
         let subject = format!("the referrers of {digest}");
-        let found = self.each(repository, Wanted::Digest(Some(digest)), &subject, |endpoint| {
-            let found = self.referrers_at(endpoint, digest)?;
-            Ok((!found.is_empty()).then_some(found))
-        })?;
+        let found = self.each(
+            repository,
+            Wanted::Digest(Some(digest)),
+            &subject,
+            |endpoint| {
+                let found = self.referrers_at(endpoint, digest)?;
+                Ok((!found.is_empty()).then_some(found))
+            },
+        )?;
         let mut found = found.unwrap_or_default();
         found.sort_by_key(|descriptor| descriptor.digest);
         found.dedup_by_key(|descriptor| descriptor.digest);
@@ -379,10 +391,8 @@ impl Client {
             "pull",
             format!("the referrers of {digest}"),
         );
-        ask.headers.insert(
-            ACCEPT,
-            HeaderValue::from_static(crate::oci::OCI_INDEX),
-        );
+        ask.headers
+            .insert(ACCEPT, HeaderValue::from_static(crate::oci::OCI_INDEX));
         let mut all = Vec::new();
         let mut is_index = true;
         let known = self.pages(ask, |_, bytes| {
@@ -474,8 +484,9 @@ impl Client {
             (IF_NONE_MATCH, &options.if_none_match),
         ] {
             if let Some(text) = value {
-                let value = HeaderValue::from_str(text)
-                    .map_err(|_| ask.protocol(format!("a value for {name}"), format!("{text:?}")))?;
+                let value = HeaderValue::from_str(text).map_err(|_| {
+                    ask.protocol(format!("a value for {name}"), format!("{text:?}"))
+                })?;
                 ask.headers.insert(name, value);
             }
         }
@@ -606,7 +617,10 @@ impl Client {
             };
             let next = match next_page(reply.response.headers()) {
                 Some(text) => Some(reply.url.join(&text).map_err(|error| {
-                    ask.protocol("a Link to the next page", format!("a malformed one: {error}"))
+                    ask.protocol(
+                        "a Link to the next page",
+                        format!("a malformed one: {error}"),
+                    )
                 })?),
                 None => None,
             };

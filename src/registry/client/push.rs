@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE};
 use http::Method;
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE};
 use url::Url;
 
 use super::error::RegistryError;
@@ -211,12 +211,7 @@ impl Push {
             .append_pair("mount", &blob.digest.to_string())
             .append_pair("from", from)
             .finish();
-        let mut ask = self.ask(
-            Method::POST,
-            format!("{route}?{query}"),
-            Kind::Mount,
-            blob,
-        );
+        let mut ask = self.ask(Method::POST, format!("{route}?{query}"), Kind::Mount, blob);
         ask.scopes.push(format!("repository:{from}:pull"));
         let wire = &self.client.inner.wire;
         let sent = self.client.block_on(wire.send(&ask));
@@ -569,8 +564,7 @@ impl Push {
         let beat = pulse.clone();
         let stream = futures_util::stream::poll_fn(move |context| {
             let polled = receiver.poll_recv(context);
-            beat.starved
-                .store(polled.is_pending(), Ordering::Relaxed);
+            beat.starved.store(polled.is_pending(), Ordering::Relaxed);
             beat.polls.fetch_add(1, Ordering::Relaxed);
             polled
         });

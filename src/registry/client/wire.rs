@@ -616,9 +616,7 @@ impl Wire {
                     (endpoint.host.clone(), true)
                 }
                 (None, Target::Url(url), _) => (self.host_of(url), ask.endpoint.is_none()),
-                (Some(url), _, Some(endpoint))
-                    if same_authority(url, &endpoint.host.authority) =>
-                {
+                (Some(url), _, Some(endpoint)) if same_authority(url, &endpoint.host.authority) => {
                     (endpoint.host.clone(), true)
                 }
                 (Some(url), ..) => (self.host_of(url), false),
@@ -654,7 +652,13 @@ impl Wire {
                 .await
                 .expect("a host's places are never closed");
             let outcome = self
-                .dispatch(ask, &host, away.as_ref(), authorization.header.as_ref(), None)
+                .dispatch(
+                    ask,
+                    &host,
+                    away.as_ref(),
+                    authorization.header.as_ref(),
+                    None,
+                )
                 .await;
             let (response, url) = outcome?;
             let reply = Reply {
@@ -706,9 +710,7 @@ impl Wire {
                     .unwrap_or_else(PoisonError::into_inner) = Some(challenge.clone());
                 host.learnt.store(true, Ordering::Release);
                 drop(learning);
-                if again
-                    && challenge == Challenge::Basic
-                    && self.login(ask, &host).await?.is_none()
+                if again && challenge == Challenge::Basic && self.login(ask, &host).await?.is_none()
                 {
                     return Err(self.failure(ask, reply).await);
                 }
@@ -727,10 +729,7 @@ impl Wire {
                 let next = self.redirect(ask, &reply)?;
                 redirects += 1;
                 if redirects > REDIRECTS {
-                    return Err(ask.protocol(
-                        format!("at most {REDIRECTS} redirects"),
-                        "one more",
-                    ));
+                    return Err(ask.protocol(format!("at most {REDIRECTS} redirects"), "one more"));
                 }
                 drain(reply, self.settings.idle_timeout).await;
                 self.counters.redirected.fetch_add(1, Ordering::Relaxed);
@@ -753,14 +752,9 @@ impl Wire {
             ));
         }
         if !matches!(next.scheme(), "http" | "https") {
-            return Err(ask.protocol(
-                "a redirect to https",
-                format!("one to {}", next.scheme()),
-            ));
+            return Err(ask.protocol("a redirect to https", format!("one to {}", next.scheme())));
         }
-        if reply.url.scheme() == "https"
-            && next.scheme() == "http"
-            && !self.host_of(&next).insecure
+        if reply.url.scheme() == "https" && next.scheme() == "http" && !self.host_of(&next).insecure
         {
             return Err(ask.protocol(
                 "a redirect to https",
@@ -806,7 +800,14 @@ impl Wire {
                 .await;
         }
         let first = self
-            .request(ask, host, Scheme::Https, url(Scheme::Https)?, authorization, None)
+            .request(
+                ask,
+                host,
+                Scheme::Https,
+                url(Scheme::Https)?,
+                authorization,
+                None,
+            )
             .await;
         match first {
             Ok(answer) => {
@@ -821,11 +822,22 @@ impl Wire {
                     ..
                 }),
             ) => match self
-                .request(ask, host, Scheme::Http, url(Scheme::Http)?, authorization, None)
+                .request(
+                    ask,
+                    host,
+                    Scheme::Http,
+                    url(Scheme::Http)?,
+                    authorization,
+                    None,
+                )
                 .await
             {
-                // A server that speaks TLS after all says 400 to plain HTTP.
-                Ok((response, _)) if response.status() == StatusCode::BAD_REQUEST => Err(error),
+                // A server that speaks TLS after all says 400 to plain HTTP, in other words than a registry's.
+                Ok((response, _))
+                    if response.status() == StatusCode::BAD_REQUEST && !is_json(&response) =>
+                {
+                    Err(error)
+                }
                 Ok(answer) => {
                     let _ = host.scheme.set(Scheme::Http);
                     Ok(answer)
@@ -1253,11 +1265,7 @@ impl Wire {
     async fn message(&self, reply: Reply) -> (Option<String>, String) {
         let patience = self.settings.idle_timeout;
         let Reply { mut response, .. } = reply;
-        let is_json = response
-            .headers()
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .is_some_and(|value| value.contains("json"));
+        let is_json = is_json(&response);
         let mut body = Vec::new();
         while let Ok(Ok(Some(chunk))) = tokio::time::timeout(patience, response.chunk()).await {
             body.extend_from_slice(&chunk);
@@ -1344,6 +1352,14 @@ impl Wire {
             },
         }
     }
+}
+
+fn is_json(response: &reqwest::Response) -> bool {
+    response
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.contains("json"))
 }
 
 /// What is asked, where `host` is asked for it.
@@ -1495,7 +1511,11 @@ mod tests {
 
     #[test]
     fn a_servers_words_are_made_harmless() {
-        assert_eq!(plain("a\u{1b}[31m\n  b"), "a [31m b", "no control characters");
+        assert_eq!(
+            plain("a\u{1b}[31m\n  b"),
+            "a [31m b",
+            "no control characters"
+        );
         assert_eq!(plain(&"x".repeat(400)).chars().count(), 301, "bounded");
     }
 }
