@@ -226,6 +226,19 @@ impl Trust {
     }
 }
 
+/// The configuration for plain HTTP, which is never used to believe anybody.
+pub(super) fn nobody(protocols: &[&[u8]]) -> ClientConfig {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(
+        rustls::crypto::aws_lc_rs::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .expect("the provider has the ciphers of its own default versions")
+    .with_root_certificates(RootCertStore::empty())
+    .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    config
+}
+
 /// What one host's folder in certs.d holds.
 #[derive(Default)]
 struct Own {
