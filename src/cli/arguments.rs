@@ -6,7 +6,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Builds mirrors for disconnected sites: lock, build, export, import, emit, audit.
 #[derive(Debug, Parser)]
-#[command(name = "imgbuild", version, disable_help_subcommand = true, propagate_version = false)]
+#[command(
+    name = "imgbuild",
+    version,
+    disable_help_subcommand = true,
+    propagate_version = false
+)]
 pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) common: Common,
@@ -30,7 +35,12 @@ pub(super) struct Common {
     #[arg(long, global = true, env = "REGISTRY_AUTH_FILE", value_name = "FILE")]
     pub(super) authfile: Option<PathBuf>,
     /// The registries.conf to use
-    #[arg(long, global = true, env = "CONTAINERS_REGISTRIES_CONF", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        env = "CONTAINERS_REGISTRIES_CONF",
+        value_name = "FILE"
+    )]
     pub(super) registries_conf: Option<PathBuf>,
     /// A further folder laid out like certs.d, or a PEM file of further certificate authorities
     #[arg(long, global = true, value_name = "PATH")]
@@ -235,7 +245,12 @@ pub(super) struct ExportArguments {
     #[arg(long, value_name = "N", conflicts_with_all = ["for_sequences", "base_lock"])]
     pub(super) overlap: Option<usize>,
     /// Apply on top of any of these archives
-    #[arg(long = "for", value_name = "SEQ", value_delimiter = ',', conflicts_with = "base_lock")]
+    #[arg(
+        long = "for",
+        value_name = "SEQ",
+        value_delimiter = ',',
+        conflicts_with = "base_lock"
+    )]
     pub(super) for_sequences: Vec<u64>,
     /// Apply on top of this lock; may be given again
     #[arg(long, value_name = "FILE")]

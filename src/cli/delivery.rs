@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use serde_json::json;
 
 use super::arguments::{EmitArguments, ExportArguments, Format, ImportArguments, VerifyArguments};
-use super::locking::{fetch, finish_build, io_failure, matching, plan_of};
+use super::locking::{fetch, finish_build, matching, plan_of};
 use super::site::{Paths, Site, cannot, layout, lock_failure, store_failure};
 use super::ui::{self, Failure, Progress, count, remark, say};
 use crate::archive::chain::Chain;
@@ -40,11 +40,24 @@ const PART_SIZE: u64 = 500 << 30;
 const KEPT_ARCHIVES: u64 = 3;
 
 /// The part size: flag, else settings, else the config's archiveSize, else 500 GiB.
-pub(super) fn part_size(site: &Site, flag: Option<&str>, paths: &Paths, stream: &Stream) -> Result<u64, Failure> {
+pub(super) fn part_size(
+    site: &Site,
+    flag: Option<&str>,
+    paths: &Paths,
+    stream: &Stream,
+) -> Result<u64, Failure> {
     if let Some(text) = flag {
-        return parse_size(text).map_err(|error| Failure::new(ui::USAGE, error.to_string()).hint("write a number and a unit: 4.7GB, 4GiB, 500GiB"));
+        return parse_size(text).map_err(|error| {
+            Failure::new(ui::USAGE, error.to_string())
+                .hint("write a number and a unit: 4.7GB, 4GiB, 500GiB")
+        });
     }
-    if let Some(size) = site.settings.streams.get(stream.as_str()).and_then(|settings| settings.value.part_size.as_ref()) {
+    if let Some(size) = site
+        .settings
+        .streams
+        .get(stream.as_str())
+        .and_then(|settings| settings.value.part_size.as_ref())
+    {
         return Ok(size.value);
     }
     if paths.config.exists() {
@@ -56,14 +69,25 @@ pub(super) fn part_size(site: &Site, flag: Option<&str>, paths: &Paths, stream: 
 }
 
 fn chain_path(paths: &Paths, stream: &Stream) -> PathBuf {
-    paths.lock.parent().unwrap_or(Path::new("")).join(format!("{stream}.chain"))
+    paths
+        .lock
+        .parent()
+        .unwrap_or(Path::new(""))
+        .join(format!("{stream}.chain"))
 }
 
 /// Reads the chain of a stream.
 fn chain(path: &Path) -> Result<Chain, Failure> {
     match fs::read_to_string(path) {
         Ok(text) => Chain::parse(&text).map_err(|error| {
-            Failure::of(ui::UNVERIFIED, &error, Some(format!("{} is append-only and kept in git; restore it from there", path.display())))
+            Failure::of(
+                ui::UNVERIFIED,
+                &error,
+                Some(format!(
+                    "{} is append-only and kept in git; restore it from there",
+                    path.display()
+                )),
+            )
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Chain::default()),
         Err(error) => Err(cannot("read the chain", path, &error)),
@@ -71,26 +95,52 @@ fn chain(path: &Path) -> Result<Chain, Failure> {
 }
 
 fn export_failure(error: &ExportError) -> Failure {
-    let code = if matches!(error, ExportError::Differs { .. }) { ui::UNVERIFIED } else { ui::ERROR };
+    let code = if matches!(error, ExportError::Differs { .. }) {
+        ui::UNVERIFIED
+    } else {
+        ui::ERROR
+    };
     Failure::of(code, error, error.hint())
 }
 
 /// Resources for the destinations that the settings name.
-fn early_resources(site: &Site, stream: &Stream, lock: &Lock, rules: &Rules) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+fn early_resources(
+    site: &Site,
+    stream: &Stream,
+    lock: &Lock,
+    rules: &Rules,
+) -> Result<Vec<(String, Vec<u8>)>, Failure> {
     let mut files = Vec::new();
     for (name, place) in &site.settings.destinations {
         let place = &place.value;
-        if place.stream.as_ref().is_some_and(|only| only.value != stream.as_str()) {
+        if place
+            .stream
+            .as_ref()
+            .is_some_and(|only| only.value != stream.as_str())
+        {
             continue;
         }
         let layout = crate::step::place::Layout {
-            name: place.layout.as_ref().map_or_else(|| "v2".to_owned(), |layout| layout.value.clone()),
-            max_nested_paths: place.max_nested_paths.as_ref().map_or(0, |limit| usize::try_from(limit.value).unwrap_or(usize::MAX)),
+            name: place
+                .layout
+                .as_ref()
+                .map_or_else(|| "v2".to_owned(), |layout| layout.value.clone()),
+            max_nested_paths: place.max_nested_paths.as_ref().map_or(0, |limit| {
+                usize::try_from(limit.value).unwrap_or(usize::MAX)
+            }),
         };
-        let destination: Destination = place.registry.value.parse().map_err(|error: ReferenceError| Failure::of(ui::ERROR, &error, error.hint()))?;
-        let documents =
-            documents(lock, rules, &destination, &layout).map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
-        files.extend(documents.into_iter().map(|(file, text)| (format!("{name}/{file}"), text.into_bytes())));
+        let destination: Destination = place
+            .registry
+            .value
+            .parse()
+            .map_err(|error: ReferenceError| Failure::of(ui::ERROR, &error, error.hint()))?;
+        let documents = documents(lock, rules, &destination, &layout)
+            .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+        files.extend(
+            documents
+                .into_iter()
+                .map(|(file, text)| (format!("{name}/{file}"), text.into_bytes())),
+        );
     }
     Ok(files)
 }
@@ -113,7 +163,10 @@ impl Forecast {
             return format!("  next archive  unknown: {problem}");
         }
         if !self.known {
-            return format!("  next archive  nothing to carry: {} seq {} has this lock", self.stream, self.sequence);
+            return format!(
+                "  next archive  nothing to carry: {} seq {} has this lock",
+                self.stream, self.sequence
+            );
         }
         format!(
             "  next archive  {} seq {}: {} blobs, {}, in {} of at most {}",
@@ -155,7 +208,17 @@ pub(super) fn forecast(
 ) -> Result<Forecast, Failure> {
     let chain = chain(&chain_path(paths, stream))?;
     let resources = early_resources(site, stream, lock, rules)?;
-    let subject = Subject { stream, chain: &chain, lock, lock_bytes, rules, plan, resources, store, part_size };
+    let subject = Subject {
+        stream,
+        chain: &chain,
+        lock,
+        lock_bytes,
+        rules,
+        plan,
+        resources,
+        store,
+        part_size,
+    };
     let mut forecast = Forecast {
         stream: stream.to_string(),
         sequence: chain.last().map_or(0, |line| line.sequence),
@@ -181,17 +244,24 @@ pub(super) fn forecast(
 }
 
 /// `imgbuild export`
-pub(super) fn export(site: &Site, arguments: &ExportArguments, stop: &AtomicBool) -> Result<u8, Failure> {
+pub(super) fn export(
+    site: &Site,
+    arguments: &ExportArguments,
+    stop: &AtomicBool,
+) -> Result<u8, Failure> {
     let paths = site.paths(&arguments.subject);
     let stream = site.stream(arguments.stream.as_deref(), &paths.stem)?;
     let store = site.store(Access::Shared)?;
-    let records = store.stream(stream.as_str()).map_err(|error| store_failure(&error))?;
+    let records = store
+        .stream(stream.as_str())
+        .map_err(|error| store_failure(&error))?;
     let _alone = records.lock().map_err(|error| store_failure(&error))?;
     let chain_path = chain_path(&paths, &stream);
     let mut chain = chain(&chain_path)?;
     let (lock, lock_bytes, rules, again) = match arguments.seq {
         None => {
-            let (lock, bytes, rules) = matching(site, &paths, arguments.subject.config.is_some(), &store)?;
+            let (lock, bytes, rules) =
+                matching(site, &paths, arguments.subject.config.is_some(), &store)?;
             (lock, bytes, rules, None)
         }
         Some(sequence) => {
@@ -209,15 +279,31 @@ pub(super) fn export(site: &Site, arguments: &ExportArguments, stop: &AtomicBool
         None => part_size(site, arguments.part_size.as_deref(), &paths, &stream)?,
     };
     let resources = early_resources(site, &stream, &lock, &rules)?;
-    let subject = Subject { stream: &stream, chain: &chain, lock: &lock, lock_bytes: &lock_bytes, rules: &rules, plan: &plan, resources, store: &store, part_size };
+    let subject = Subject {
+        stream: &stream,
+        chain: &chain,
+        lock: &lock,
+        lock_bytes: &lock_bytes,
+        rules: &rules,
+        plan: &plan,
+        resources,
+        store: &store,
+        part_size,
+    };
     let prepared = match again {
-        Some(sequence) => Some(export::again(subject, sequence).map_err(|error| export_failure(&error))?),
-        None => export::prepare(subject, &ask(arguments)?).map_err(|error| export_failure(&error))?,
+        Some(sequence) => {
+            Some(export::again(subject, sequence).map_err(|error| export_failure(&error))?)
+        }
+        None => {
+            export::prepare(subject, &ask(arguments)?).map_err(|error| export_failure(&error))?
+        }
     };
     let Some(prepared) = prepared else {
         if !site.common.quiet {
             let last = chain.last().map_or(0, |line| line.sequence);
-            say(format!("nothing to carry: {stream} seq {last} has this lock"));
+            say(format!(
+                "nothing to carry: {stream} seq {last} has this lock"
+            ));
         }
         return Ok(ui::DONE);
     };
@@ -226,17 +312,32 @@ pub(super) fn export(site: &Site, arguments: &ExportArguments, stop: &AtomicBool
     }
     let written = write_parts(site, arguments, &prepared, &store, stop)?;
     if again.is_none() {
-        record(&store, &records, &chain_path, &mut chain, &prepared, &stream, &lock_bytes)?;
+        record(
+            &store,
+            &records,
+            &chain_path,
+            &mut chain,
+            &prepared,
+            &stream,
+            &lock_bytes,
+        )?;
     }
     if !site.common.quiet {
         for part in &written.parts {
             let kept = if part.kept { "  (was there)" } else { "" };
-            say(format!("{}  {:>10}{kept}", arguments.output.join(&part.name).display(), ui::bytes(part.size)));
+            say(format!(
+                "{}  {:>10}{kept}",
+                arguments.output.join(&part.name).display(),
+                ui::bytes(part.size)
+            ));
         }
         say(format!(
             "{stream} seq {}: {}, {}, archive {}",
             prepared.line.sequence,
-            count(usize::try_from(prepared.line.provides).unwrap_or(usize::MAX), "blob"),
+            count(
+                usize::try_from(prepared.line.provides).unwrap_or(usize::MAX),
+                "blob"
+            ),
             ui::bytes(prepared.line.bytes),
             prepared.line.archive_id
         ));
@@ -253,17 +354,42 @@ fn ask(arguments: &ExportArguments) -> Result<Ask, Failure> {
             Err(error) => Err(cannot("read the base lock", path, &error)),
         })
         .collect::<Result<_, _>>()?;
-    Ok(Ask { full: arguments.full, overlap: arguments.overlap.unwrap_or(0), sequences: arguments.for_sequences.clone(), locks })
+    Ok(Ask {
+        full: arguments.full,
+        overlap: arguments.overlap.unwrap_or(0),
+        sequences: arguments.for_sequences.clone(),
+        locks,
+    })
 }
 
 /// The lock that an earlier archive was made from.
-fn earlier_lock(paths: &Paths, store: &Store, chain: &Chain, stream: &Stream, sequence: u64) -> Result<(Lock, Vec<u8>), Failure> {
+fn earlier_lock(
+    paths: &Paths,
+    store: &Store,
+    chain: &Chain,
+    stream: &Stream,
+    sequence: u64,
+) -> Result<(Lock, Vec<u8>), Failure> {
     let Some(line) = chain.line(sequence) else {
         let last = chain.last().map_or(0, |line| line.sequence);
-        return Err(Failure::new(ui::USAGE, format!("stream {stream} has no sequence {sequence}; it ends at {last}")));
+        return Err(Failure::new(
+            ui::USAGE,
+            format!("stream {stream} has no sequence {sequence}; it ends at {last}"),
+        ));
     };
-    let bytes = match store.size_of(&line.lock).map_err(|error| store_failure(&error))? {
-        Some(size) => read(store, &Blob { digest: line.lock, size }, 64 << 20).map_err(|error| Failure::of(ui::ERROR, &error, None))?,
+    let bytes = match store
+        .size_of(&line.lock)
+        .map_err(|error| store_failure(&error))?
+    {
+        Some(size) => read(
+            store,
+            &Blob {
+                digest: line.lock,
+                size,
+            },
+            64 << 20,
+        )
+        .map_err(|error| Failure::of(ui::ERROR, &error, None))?,
         None => match fs::read(&paths.lock) {
             Ok(bytes) if Digest::of(&bytes) == line.lock => bytes,
             _ => {
@@ -272,7 +398,11 @@ fn earlier_lock(paths: &Paths, store: &Store, chain: &Chain, stream: &Stream, se
             }
         },
     };
-    let lock = text::parse(&String::from_utf8_lossy(&bytes), &format!("{stream} seq {sequence}")).map_err(|error| lock_failure(&error))?;
+    let lock = text::parse(
+        &String::from_utf8_lossy(&bytes),
+        &format!("{stream} seq {sequence}"),
+    )
+    .map_err(|error| lock_failure(&error))?;
     Ok((lock, bytes))
 }
 
@@ -280,34 +410,76 @@ fn earlier_lock(paths: &Paths, store: &Store, chain: &Chain, stream: &Stream, se
 fn assumption(prepared: &Prepared, stream: &Stream) -> String {
     let bases = &prepared.layout.manifest().bases;
     if bases.is_empty() {
-        return format!("{stream} seq {}: full, applies on top of nothing", prepared.line.sequence);
+        return format!(
+            "{stream} seq {}: full, applies on top of nothing",
+            prepared.line.sequence
+        );
     }
-    let names: Vec<String> =
-        bases.iter().map(|base| base.sequence.map_or_else(|| format!("lock {}", base.lock.short()), |sequence| format!("seq {sequence}"))).collect();
-    format!("{stream} seq {}: applies where {} has been adopted", prepared.line.sequence, names.join(" or "))
+    let names: Vec<String> = bases
+        .iter()
+        .map(|base| {
+            base.sequence.map_or_else(
+                || format!("lock {}", base.lock.short()),
+                |sequence| format!("seq {sequence}"),
+            )
+        })
+        .collect();
+    format!(
+        "{stream} seq {}: applies where {} has been adopted",
+        prepared.line.sequence,
+        names.join(" or ")
+    )
 }
 
-fn write_parts(site: &Site, arguments: &ExportArguments, prepared: &Prepared, store: &Store, stop: &AtomicBool) -> Result<write::Written, Failure> {
-    let progress = Progress::new(site.common.quiet, site.common.verbose > 0, site.common.events.as_deref())?;
+fn write_parts(
+    site: &Site,
+    arguments: &ExportArguments,
+    prepared: &Prepared,
+    store: &Store,
+    stop: &AtomicBool,
+) -> Result<write::Written, Failure> {
+    let progress = Progress::new(
+        site.common.quiet,
+        site.common.verbose > 0,
+        site.common.events.as_deref(),
+    )?;
     let id = prepared.line.archive_id;
     progress.observe(Event::Phase { phase: "export" });
     for part in prepared.layout.parts() {
-        progress.observe(Event::Planned { blobs: 1, bytes: part.size });
+        progress.observe(Event::Planned {
+            blobs: 1,
+            bytes: part.size,
+        });
     }
     let observe = |event: Written<'_>| match event {
         Written::Bytes(bytes) => progress.observe(Event::Bytes { digest: id, bytes }),
-        Written::Finished { name, .. } => progress.observe(Event::Image { image: name.to_owned() }),
-        Written::Kept { size, .. } => progress.observe(Event::Bytes { digest: id, bytes: size }),
+        Written::Finished { name, .. } => progress.observe(Event::Image {
+            image: name.to_owned(),
+        }),
+        Written::Kept { size, .. } => progress.observe(Event::Bytes {
+            digest: id,
+            bytes: size,
+        }),
         Written::Begun { .. } | Written::Hashed(_) => {}
     };
     let options = write::Options {
         only_parts: (!arguments.only_parts.is_empty()).then_some(arguments.only_parts.as_slice()),
         stop: Some(stop),
     };
-    let written = write::export(&prepared.layout, store, &arguments.output, &options, &observe);
+    let written = write::export(
+        &prepared.layout,
+        store,
+        &arguments.output,
+        &options,
+        &observe,
+    );
     progress.finish();
     written.map_err(|error| {
-        let code = if matches!(error, crate::archive::ArchiveError::Stopped) { ui::INCOMPLETE } else { ui::ERROR };
+        let code = if matches!(error, crate::archive::ArchiveError::Stopped) {
+            ui::INCOMPLETE
+        } else {
+            ui::ERROR
+        };
         Failure::of(code, &error, error.hint())
     })
 }
@@ -324,27 +496,66 @@ fn record(
 ) -> Result<(), Failure> {
     let failed = |error: crate::store::StoreError| store_failure(&error);
     let sequence = prepared.line.sequence;
-    store.closures().put(&prepared.line.lock, &prepared.closure).map_err(failed)?;
-    records.write(&format!("manifest {sequence:06}"), prepared.layout.manifest_bytes()).map_err(failed)?;
+    store
+        .closures()
+        .put(&prepared.line.lock, &prepared.closure)
+        .map_err(failed)?;
+    records
+        .write(
+            &format!("manifest {sequence:06}"),
+            prepared.layout.manifest_bytes(),
+        )
+        .map_err(failed)?;
     let lock = store.insert(lock_bytes).map_err(failed)?;
-    store.roots().set(&format!("archive {stream} {sequence:06}"), &StoreRoot { kind: RootKind::Archive, lock }).map_err(failed)?;
-    chain.append(prepared.line.clone()).map_err(|error| Failure::of(ui::ERROR, &error, None))?;
-    if let Some(folder) = chain_path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+    store
+        .roots()
+        .set(
+            &format!("archive {stream} {sequence:06}"),
+            &StoreRoot {
+                kind: RootKind::Archive,
+                lock,
+            },
+        )
+        .map_err(failed)?;
+    chain
+        .append(prepared.line.clone())
+        .map_err(|error| Failure::of(ui::ERROR, &error, None))?;
+    if let Some(folder) = chain_path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+    {
         fs::create_dir_all(folder).map_err(|error| cannot("create", folder, &error))?;
     }
-    replace(chain_path, chain.to_string().as_bytes()).map_err(|error| cannot("write the chain", chain_path, &error))?;
-    records.write("chain", chain.to_string().as_bytes()).map_err(failed)?;
+    replace(chain_path, chain.to_string().as_bytes())
+        .map_err(|error| cannot("write the chain", chain_path, &error))?;
+    records
+        .write("chain", chain.to_string().as_bytes())
+        .map_err(failed)?;
     if let Some(old) = sequence.checked_sub(KEPT_ARCHIVES).filter(|old| *old > 0) {
-        store.roots().remove(&format!("archive {stream} {old:06}")).map_err(failed)?;
+        store
+            .roots()
+            .remove(&format!("archive {stream} {old:06}"))
+            .map_err(failed)?;
     }
     Ok(())
 }
 
 /// Failures of archives, one per line.
 fn unverified(failures: &Failures) -> Failure {
-    let lines: Vec<String> = failures.errors.iter().map(|error| crate::run::event::one_line(error)).collect();
-    let more = if failures.more > 0 { format!("\n  and {} more", failures.more) } else { String::new() };
-    let failure = Failure::new(ui::UNVERIFIED, format!("verification failed:\n  {}{more}", lines.join("\n  ")));
+    let lines: Vec<String> = failures
+        .errors
+        .iter()
+        .map(|error| crate::run::event::one_line(error))
+        .collect();
+    let more = if failures.more > 0 {
+        format!("\n  and {} more", failures.more)
+    } else {
+        String::new()
+    };
+    let failure = Failure::new(
+        ui::UNVERIFIED,
+        format!("verification failed:\n  {}{more}", lines.join("\n  ")),
+    );
     match failures.hint() {
         Some(hint) => failure.hint(hint),
         None => failure,
@@ -352,19 +563,37 @@ fn unverified(failures: &Failures) -> Failure {
 }
 
 /// `imgbuild verify`
-pub(super) fn verify(site: &Site, arguments: &VerifyArguments, stop: &AtomicBool) -> Result<u8, Failure> {
+pub(super) fn verify(
+    site: &Site,
+    arguments: &VerifyArguments,
+    stop: &AtomicBool,
+) -> Result<u8, Failure> {
     let set = open(site, &arguments.paths)?;
     if set.archives().is_empty() && set.broken().is_empty() {
-        return Err(Failure::new(ui::ERROR, "no archive is there").hint("give the folder that `imgbuild export -o` wrote to, or its parts"));
+        return Err(Failure::new(ui::ERROR, "no archive is there")
+            .hint("give the folder that `imgbuild export -o` wrote to, or its parts"));
     }
     let chain = arguments.chain.as_deref().map(chain).transpose()?;
     let progress = Progress::new(site.common.quiet, false, site.common.events.as_deref())?;
     progress.observe(Event::Phase { phase: "verify" });
-    let total = set.archives().iter().flat_map(crate::archive::Archive::parts).map(crate::archive::Part::size).sum();
-    progress.observe(Event::Planned { blobs: 1, bytes: total });
+    let total = set
+        .archives()
+        .iter()
+        .flat_map(crate::archive::Archive::parts)
+        .map(crate::archive::Part::size)
+        .sum();
+    progress.observe(Event::Planned {
+        blobs: 1,
+        bytes: total,
+    });
     let id = Digest::of(b"");
     let passed = |bytes| progress.observe(Event::Bytes { digest: id, bytes });
-    let options = verify::Options { quick: arguments.quick, chain: chain.as_ref(), stop: Some(stop), ..verify::Options::default() };
+    let options = verify::Options {
+        quick: arguments.quick,
+        chain: chain.as_ref(),
+        stop: Some(stop),
+        ..verify::Options::default()
+    };
     let reports = verify::verify_all(set, &options, &passed);
     progress.finish();
     let reports = reports.map_err(|failures| unverified(&failures))?;
@@ -393,7 +622,11 @@ pub(super) fn verify(site: &Site, arguments: &VerifyArguments, stop: &AtomicBool
         }
         Format::Text if !site.common.quiet => {
             for report in &reports {
-                let depth = if arguments.quick { "form and checksums" } else { "every byte" };
+                let depth = if arguments.quick {
+                    "form and checksums"
+                } else {
+                    "every byte"
+                };
                 say(format!(
                     "{} seq {}: {} proven in {}, {}, {}; archive {}",
                     report.stream,
@@ -419,7 +652,10 @@ fn open(site: &Site, paths: &[PathBuf]) -> Result<Set, Failure> {
     let set = Set::open(paths).map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
     if !site.common.quiet {
         for file in set.foreign() {
-            remark(format!("note: {} is no part of an archive and was not read", file.display()));
+            remark(format!(
+                "note: {} is no part of an archive and was not read",
+                file.display()
+            ));
         }
     }
     Ok(set)
@@ -427,32 +663,67 @@ fn open(site: &Site, paths: &[PathBuf]) -> Result<Set, Failure> {
 
 fn import_failure(error: &ImportError) -> Failure {
     match error {
-        ImportError::Unproven { source, stream, sequence } => {
+        ImportError::Unproven {
+            source,
+            stream,
+            sequence,
+        } => {
             let mut failure = unverified(source);
-            failure.text = failure.text.replacen("verification failed", &format!("{stream} seq {sequence} is damaged, and nothing was changed"), 1);
+            failure.text = failure.text.replacen(
+                "verification failed",
+                &format!("{stream} seq {sequence} is damaged, and nothing was changed"),
+                1,
+            );
             failure
         }
         ImportError::Push { failures } => {
-            let lines: Vec<String> = failures.iter().take(20).map(|failure| crate::run::event::one_line(failure)).collect();
+            let lines: Vec<String> = failures
+                .iter()
+                .take(20)
+                .map(|failure| crate::run::event::one_line(failure))
+                .collect();
             let more = failures.len().saturating_sub(20);
-            let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
-            let failure = Failure::new(ui::INCOMPLETE, format!("{error}:\n  {}{more}", lines.join("\n  ")));
+            let more = if more > 0 {
+                format!("\n  and {more} more")
+            } else {
+                String::new()
+            };
+            let failure = Failure::new(
+                ui::INCOMPLETE,
+                format!("{error}:\n  {}{more}", lines.join("\n  ")),
+            );
             match error.hint() {
                 Some(hint) => failure.hint(hint),
                 None => failure,
             }
         }
         ImportError::Stopped => Failure::of(ui::INCOMPLETE, error, error.hint()),
-        error => Failure::of(if error.is_verification() { ui::UNVERIFIED } else { ui::ERROR }, error, error.hint()),
+        error => Failure::of(
+            if error.is_verification() {
+                ui::UNVERIFIED
+            } else {
+                ui::ERROR
+            },
+            error,
+            error.hint(),
+        ),
     }
 }
 
 /// `imgbuild import`
-pub(super) fn import(site: &Site, arguments: &ImportArguments, stop: &AtomicBool) -> Result<u8, Failure> {
+pub(super) fn import(
+    site: &Site,
+    arguments: &ImportArguments,
+    stop: &AtomicBool,
+) -> Result<u8, Failure> {
     let set = open(site, &arguments.paths)?;
     let store = site.store(Access::Shared)?;
     let shape = layout(&arguments.shape);
-    let progress = Progress::new(site.common.quiet, site.common.verbose > 0, site.common.events.as_deref())?;
+    let progress = Progress::new(
+        site.common.quiet,
+        site.common.verbose > 0,
+        site.common.events.as_deref(),
+    )?;
     let observer = |event| progress.observe(event);
     let request = |target, name: String| Request {
         set: &set,
@@ -472,16 +743,31 @@ pub(super) fn import(site: &Site, arguments: &ImportArguments, stop: &AtomicBool
         None => import::import(&request(Target::Store, "store".to_owned())),
         Some(to) if to.starts_with("oci:") => {
             let path = to.trim_start_matches("oci:").trim_start_matches("//");
-            let path = if to.starts_with("oci:///") { format!("/{}", path.trim_start_matches('/')) } else { path.to_owned() };
-            let folder = Store::open(Path::new(&path), Access::Shared).map_err(|error| store_failure(&error))?;
+            let path = if to.starts_with("oci:///") {
+                format!("/{}", path.trim_start_matches('/'))
+            } else {
+                path.to_owned()
+            };
+            let folder = Store::open(Path::new(&path), Access::Shared)
+                .map_err(|error| store_failure(&error))?;
             import::import(&request(Target::Layout(&folder), format!("oci:{path}")))
         }
         Some(to) => {
             let place: Destination = to.parse().map_err(|error: ReferenceError| {
-                Failure::of(ui::USAGE, &error, Some("a destination is docker://HOST[:PORT][/PREFIX] or oci:DIR".to_owned()))
+                Failure::of(
+                    ui::USAGE,
+                    &error,
+                    Some("a destination is docker://HOST[:PORT][/PREFIX] or oci:DIR".to_owned()),
+                )
             })?;
             let registry = RegistryTarget::new(site.client()?, place.registry.clone());
-            let outcomes = import::import(&request(Target::Registry { registry: &registry, destination: &place }, place.join_registry()));
+            let outcomes = import::import(&request(
+                Target::Registry {
+                    registry: &registry,
+                    destination: &place,
+                },
+                place.join_registry(),
+            ));
             destination = Some(place);
             outcomes
         }
@@ -492,7 +778,12 @@ pub(super) fn import(site: &Site, arguments: &ImportArguments, stop: &AtomicBool
     let mut rows = Vec::new();
     for outcome in outcomes {
         match outcome {
-            Outcome::Incomplete { manifest, adopted, parts, missing } => {
+            Outcome::Incomplete {
+                manifest,
+                adopted,
+                parts,
+                missing,
+            } => {
                 code = ui::INCOMPLETE;
                 remark(import::what_to_bring(&manifest, adopted, &parts, &missing));
                 rows.push(json!({
@@ -503,14 +794,31 @@ pub(super) fn import(site: &Site, arguments: &ImportArguments, stop: &AtomicBool
             Outcome::Adopted(imported) => {
                 let mut changed = Vec::new();
                 if let Some(place) = &destination {
-                    let files = documents(&imported.lock, &imported.rules, place, &shape).map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
-                    changed = write_set(&arguments.output, &files).map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+                    let files = documents(&imported.lock, &imported.rules, place, &shape)
+                        .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+                    changed = write_set(&arguments.output, &files)
+                        .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
                 }
                 if arguments.format == Format::Text && !site.common.quiet {
-                    let what = if imported.already && imported.sent == 0 { "was adopted before" } else { "adopted" };
-                    say(format!("{} seq {}: {what}; {} sent ({}), {} were there", imported.stream, imported.sequence, count(usize::try_from(imported.sent).unwrap_or(usize::MAX), "blob"), ui::bytes(imported.bytes), imported.present));
+                    let what = if imported.already && imported.sent == 0 {
+                        "was adopted before"
+                    } else {
+                        "adopted"
+                    };
+                    say(format!(
+                        "{} seq {}: {what}; {} sent ({}), {} were there",
+                        imported.stream,
+                        imported.sequence,
+                        count(usize::try_from(imported.sent).unwrap_or(usize::MAX), "blob"),
+                        ui::bytes(imported.bytes),
+                        imported.present
+                    ));
                     if !imported.passed_over.is_empty() {
-                        let list: Vec<String> = imported.passed_over.iter().map(ToString::to_string).collect();
+                        let list: Vec<String> = imported
+                            .passed_over
+                            .iter()
+                            .map(ToString::to_string)
+                            .collect();
                         say(format!("  passed over seq {}", list.join(", ")));
                     }
                     for path in &changed {
@@ -535,18 +843,37 @@ pub(super) fn emit(site: &Site, arguments: &EmitArguments) -> Result<u8, Failure
     let paths = site.paths(&arguments.subject);
     let (lock, _) = site.lock(&paths.lock)?;
     let store_path = site.store_path()?;
-    let store = if store_path.exists() { Some(site.store(Access::ReadOnly)?) } else { None };
+    let store = if store_path.exists() {
+        Some(site.store(Access::ReadOnly)?)
+    } else {
+        None
+    };
     let rules = site.rules_of(&lock, store.as_ref())?;
     let destination: Destination =
-        arguments.registry.parse().map_err(|error: ReferenceError| Failure::of(ui::USAGE, &error, Some("name the registry as HOST[:PORT][/PREFIX]".to_owned())))?;
-    let files = documents(&lock, &rules, &destination, &layout(&arguments.shape)).map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
-    let changed = write_set(&arguments.output, &files).map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+        arguments
+            .registry
+            .parse()
+            .map_err(|error: ReferenceError| {
+                Failure::of(
+                    ui::USAGE,
+                    &error,
+                    Some("name the registry as HOST[:PORT][/PREFIX]".to_owned()),
+                )
+            })?;
+    let files = documents(&lock, &rules, &destination, &layout(&arguments.shape))
+        .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+    let changed = write_set(&arguments.output, &files)
+        .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
     if !site.common.quiet {
         for path in &changed {
             say(format!("wrote {}", path.display()));
         }
         if changed.is_empty() {
-            say(format!("{} is as it was ({})", arguments.output.display(), count(files.len(), "file")));
+            say(format!(
+                "{} is as it was ({})",
+                arguments.output.display(),
+                count(files.len(), "file")
+            ));
         }
     }
     Ok(ui::DONE)
@@ -555,19 +882,27 @@ pub(super) fn emit(site: &Site, arguments: &EmitArguments) -> Result<u8, Failure
 /// Everything that the roots of a store need, and the roots whose locks cannot be read.
 pub(super) fn needed(store: &Store) -> Result<std::collections::BTreeSet<Digest>, Failure> {
     let mut keep = std::collections::BTreeSet::new();
-    for (name, root) in store.roots().list().map_err(|error| store_failure(&error))? {
+    for (name, root) in store
+        .roots()
+        .list()
+        .map_err(|error| store_failure(&error))?
+    {
         keep.insert(root.lock.digest);
         let bytes = read(store, &root.lock, 64 << 20)
             .map_err(|error| Failure::of(ui::ERROR, &error, Some(format!("root {name:?} names a lock that is not there; `imgbuild store root --remove` lets it go"))))?;
-        let lock = text::parse(&String::from_utf8_lossy(&bytes), &name).map_err(|error| lock_failure(&error))?;
+        let lock = text::parse(&String::from_utf8_lossy(&bytes), &name)
+            .map_err(|error| lock_failure(&error))?;
         keep.extend(lock.rules.values());
-        let closure = plan_of(&lock, store, store)?.closure().map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
-        keep.extend(closure.manifests.iter().chain(&closure.blobs).map(|blob| blob.digest));
+        let closure = plan_of(&lock, store, store)?
+            .closure()
+            .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+        keep.extend(
+            closure
+                .manifests
+                .iter()
+                .chain(&closure.blobs)
+                .map(|blob| blob.digest),
+        );
     }
     Ok(keep)
-}
-
-/// An error of a file operation in words, for the rare cases without a better sentence.
-pub(super) fn io_text(error: &io::Error) -> Failure {
-    io_failure("a file cannot be used", error)
 }

@@ -2,4 +2,6 @@
 use super::arguments::DemoArguments;
 use super::site::Site;
 use super::ui::Failure;
-pub(super) fn run(_: &Site, _: &DemoArguments) -> Result<u8, Failure> { Ok(0) }
+pub(super) fn run(_: &Site, _: &DemoArguments) -> Result<u8, Failure> {
+    Ok(0)
+}

@@ -8,14 +8,17 @@ use std::sync::atomic::AtomicBool;
 
 use serde_json::json;
 
-use super::arguments::{BuildArguments, DiffArguments, DiffFormat, Format, LockArguments, PlanArguments, PlanFormat, WhyArguments};
+use super::arguments::{
+    BuildArguments, DiffArguments, DiffFormat, Format, LockArguments, PlanArguments, PlanFormat,
+    WhyArguments,
+};
 use super::site::{Paths, Site, cannot, compare, lock_failure, store_failure};
 use super::ui::{self, Failure, Progress, count, remark, say};
 use crate::deliver::emit::replace;
 use crate::deliver::export::{self, Ask};
 use crate::digest::Digest;
 use crate::hint::Hint;
-use crate::oci::{Descriptor, MANIFEST_LIMIT, REF_NAME};
+use crate::oci::{Descriptor, REF_NAME};
 use crate::plan::graph::{Closure, Plan, Root};
 use crate::plan::lock::{BlockKey, Lock, Want};
 use crate::plan::selector::Selector;
@@ -28,10 +31,14 @@ use crate::step::place::Layout;
 use crate::step::rule::Rules;
 use crate::store::disk::{Access, Store};
 use crate::store::roots::{Kind as RootKind, Root as StoreRoot};
-use crate::store::{Blob, Sink, Source, TransferError};
+use crate::store::{Blob, Sink, Source};
 
 /// `imgbuild lock`
-pub(super) fn lock(site: &Site, arguments: &LockArguments, stop: &AtomicBool) -> Result<u8, Failure> {
+pub(super) fn lock(
+    site: &Site,
+    arguments: &LockArguments,
+    stop: &AtomicBool,
+) -> Result<u8, Failure> {
     let paths = site.paths(&arguments.subject);
     let set = site.config(&paths.config)?;
     if arguments.check {
@@ -41,33 +48,65 @@ pub(super) fn lock(site: &Site, arguments: &LockArguments, stop: &AtomicBool) ->
         .update
         .iter()
         .flatten()
-        .map(|text| text.parse::<Selector>().map_err(|error| Failure::of(ui::USAGE, &error, error.hint())))
+        .map(|text| {
+            text.parse::<Selector>()
+                .map_err(|error| Failure::of(ui::USAGE, &error, error.hint()))
+        })
         .collect::<Result<Vec<_>, _>>()?;
     let everything = arguments.update.as_ref().is_some_and(Vec::is_empty);
     let store = site.store(Access::Shared)?;
     let (previous, disputed) = previous(&paths.lock)?;
-    let rules = rules_for(site, previous.as_ref(), everything || selectors.iter().any(|selector| matches!(selector, Selector::Rules)), &store)?;
+    let rules = rules_for(
+        site,
+        previous.as_ref(),
+        everything
+            || selectors
+                .iter()
+                .any(|selector| matches!(selector, Selector::Rules)),
+        &store,
+    )?;
     let mut request = site.request(&set, &paths.config, &rules)?;
     if let Some(reason) = &arguments.reason {
-        request.skips = arguments.skip.iter().map(|image| (image.clone(), reason.clone())).collect();
+        request.skips = arguments
+            .skip
+            .iter()
+            .map(|image| (image.clone(), reason.clone()))
+            .collect();
     }
     if let (false, Some(previous)) = (selectors.is_empty(), &previous) {
         for (selector, written) in selectors.iter().zip(arguments.update.iter().flatten()) {
-            let matches = matches!(selector, Selector::Rules) || previous.blocks().any(|block| selector.matches(&block.key()));
+            let matches = matches!(selector, Selector::Rules)
+                || previous
+                    .blocks()
+                    .any(|block| selector.matches(&block.key()));
             if !matches {
-                return Err(Failure::new(ui::USAGE, format!("--update {written} matches no block of {}", paths.lock.display())));
+                return Err(Failure::new(
+                    ui::USAGE,
+                    format!(
+                        "--update {written} matches no block of {}",
+                        paths.lock.display()
+                    ),
+                ));
             }
         }
     }
-    let renew = |key: &BlockKey| everything || selectors.iter().any(|selector| selector.matches(key));
-    let progress = Progress::new(site.common.quiet, site.common.verbose > 0, site.common.events.as_deref())?;
+    let renew =
+        |key: &BlockKey| everything || selectors.iter().any(|selector| selector.matches(key));
+    let progress = Progress::new(
+        site.common.quiet,
+        site.common.verbose > 0,
+        site.common.events.as_deref(),
+    )?;
     let observer = |event| progress.observe(event);
     observer(Event::Phase { phase: "lock" });
     let live = site.upstream()?;
     let evidence = |question: &str, digest: Option<Digest>| {
         let line = json!({ "time": jiff::Timestamp::now().to_string(), "question": question, "digest": digest });
         if let Err(error) = store.evidence().append(&line.to_string()) {
-            remark(format!("warning: the answer for {question} is not in the evidence log: {}", one_line(&error)));
+            remark(format!(
+                "warning: the answer for {question} is not in the evidence log: {}",
+                one_line(&error)
+            ));
         }
     };
     let resolver = Resolver {
@@ -85,14 +124,23 @@ pub(super) fn lock(site: &Site, arguments: &LockArguments, stop: &AtomicBool) ->
     let locked = locked.map_err(|error| resolve_failure(&error))?;
     let written = text::emit(&locked.lock);
     // What another machine needs to read this lock stays with it.
-    let lock_blob = store.insert(written.as_bytes()).map_err(|error| store_failure(&error))?;
+    let lock_blob = store
+        .insert(written.as_bytes())
+        .map_err(|error| store_failure(&error))?;
     for rule in rules.iter() {
-        store.insert(rule.text.as_bytes()).map_err(|error| store_failure(&error))?;
+        store
+            .insert(rule.text.as_bytes())
+            .map_err(|error| store_failure(&error))?;
     }
-    if let Some(folder) = paths.lock.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+    if let Some(folder) = paths
+        .lock
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+    {
         std::fs::create_dir_all(folder).map_err(|error| cannot("create", folder, &error))?;
     }
-    let changed = replace(&paths.lock, written.as_bytes()).map_err(|error| cannot("write the lock", &paths.lock, &error))?;
+    let changed = replace(&paths.lock, written.as_bytes())
+        .map_err(|error| cannot("write the lock", &paths.lock, &error))?;
     keep_working(&store, &paths.lock, lock_blob)?;
     if site.common.quiet {
         return Ok(ui::DONE);
@@ -101,19 +149,31 @@ pub(super) fn lock(site: &Site, arguments: &LockArguments, stop: &AtomicBool) ->
         remark(format!("note: {note}"));
     }
     for key in &disputed {
-        remark(format!("note: {key} was in conflict and has been resolved anew"));
+        remark(format!(
+            "note: {key} was in conflict and has been resolved anew"
+        ));
     }
     for rule in newer_rules(site, &locked.lock)? {
-        remark(format!("note: a newer rule {rule} came with this program; `imgbuild lock --update rules` takes it"));
+        remark(format!(
+            "note: a newer rule {rule} came with this program; `imgbuild lock --update rules` takes it"
+        ));
     }
     let path = paths.lock.display();
     if changed {
-        say(format!("{path}: {}, {} made, {} kept", count(locked.made + locked.kept, "pin"), locked.made, locked.kept));
+        say(format!(
+            "{path}: {}, {} made, {} kept",
+            count(locked.made + locked.kept, "pin"),
+            locked.made,
+            locked.kept
+        ));
         if let Some(previous) = previous {
             say(diff::diff(&previous, &locked.lock, None).text().trim_end());
         }
     } else {
-        say(format!("{path}: nothing changed ({})", count(locked.kept + locked.made, "pin")));
+        say(format!(
+            "{path}: nothing changed ({})",
+            count(locked.kept + locked.made, "pin")
+        ));
     }
     Ok(ui::DONE)
 }
@@ -125,11 +185,18 @@ fn previous(path: &Path) -> Result<(Option<Lock>, Vec<BlockKey>), Failure> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((None, Vec::new())),
         Err(error) => return Err(cannot("read the lock", path, &error)),
     };
-    let conflicted = text::parse_conflicted(&text, &path.display().to_string()).map_err(|error| lock_failure(&error))?;
+    let conflicted = text::parse_conflicted(&text, &path.display().to_string())
+        .map_err(|error| lock_failure(&error))?;
     let mut lock = conflicted.lock;
     if lock.is_newer() {
-        return Err(Failure::new(ui::ERROR, format!("{} was written by a newer imgbuild; this one reads it but does not rewrite it", path.display()))
-            .hint("upgrade imgbuild"));
+        return Err(Failure::new(
+            ui::ERROR,
+            format!(
+                "{} was written by a newer imgbuild; this one reads it but does not rewrite it",
+                path.display()
+            ),
+        )
+        .hint("upgrade imgbuild"));
     }
     for key in &conflicted.disputed {
         match key {
@@ -145,24 +212,50 @@ fn previous(path: &Path) -> Result<(Option<Lock>, Vec<BlockKey>), Failure> {
 }
 
 /// The rules to lock with: those the lock names, and the rules in force for what it does not name.
-fn rules_for(site: &Site, previous: Option<&Lock>, renew: bool, store: &Store) -> Result<Rules, Failure> {
+fn rules_for(
+    site: &Site,
+    previous: Option<&Lock>,
+    renew: bool,
+    store: &Store,
+) -> Result<Rules, Failure> {
     let current = site.rules()?;
-    let Some(previous) = previous.filter(|_| !renew) else { return Ok(current) };
-    let mut texts: BTreeMap<String, String> = current.iter().map(|rule| (rule.name.clone(), rule.text.clone())).collect();
-    texts.extend(site.rules_of(previous, Some(store))?.iter().map(|rule| (rule.name.clone(), rule.text.clone())));
+    let Some(previous) = previous.filter(|_| !renew) else {
+        return Ok(current);
+    };
+    let mut texts: BTreeMap<String, String> = current
+        .iter()
+        .map(|rule| (rule.name.clone(), rule.text.clone()))
+        .collect();
+    texts.extend(
+        site.rules_of(previous, Some(store))?
+            .iter()
+            .map(|rule| (rule.name.clone(), rule.text.clone())),
+    );
     Rules::with(texts).map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))
 }
 
 /// The rules that come with the program and differ from those that a lock names.
 fn newer_rules(site: &Site, lock: &Lock) -> Result<Vec<String>, Failure> {
     let current = site.rules()?;
-    Ok(current.iter().filter(|rule| lock.rules.get(&rule.name).is_some_and(|digest| *digest != rule.digest())).map(|rule| rule.name.clone()).collect())
+    Ok(current
+        .iter()
+        .filter(|rule| {
+            lock.rules
+                .get(&rule.name)
+                .is_some_and(|digest| *digest != rule.digest())
+        })
+        .map(|rule| rule.name.clone())
+        .collect())
 }
 
 fn resolve_failure(error: &ResolveError) -> Failure {
     match error {
         ResolveError::Incomplete { report } => incomplete(report),
-        ResolveError::Stopped => Failure::of(ui::INCOMPLETE, error, Some("run the same command again to go on".to_owned())),
+        ResolveError::Stopped => Failure::of(
+            ui::INCOMPLETE,
+            error,
+            Some("run the same command again to go on".to_owned()),
+        ),
         error => Failure::of(ui::ERROR, error, error.hint()),
     }
 }
@@ -170,7 +263,8 @@ fn resolve_failure(error: &ResolveError) -> Failure {
 /// A run that did not bring everything, grouped by root cause.
 pub(super) fn incomplete(report: &Report) -> Failure {
     if report.stopped && report.failures.is_empty() {
-        return Failure::new(ui::INCOMPLETE, "stopped; what was fetched is kept").hint("run the same command again to go on");
+        return Failure::new(ui::INCOMPLETE, "stopped; what was fetched is kept")
+            .hint("run the same command again to go on");
     }
     let mut text = format!("{} did not arrive", count(report.failures.len(), "blob"));
     for (cause, failures) in report.by_cause() {
@@ -199,21 +293,39 @@ fn some(names: &[String]) -> String {
 /// Keeps what a working lock needs from being collected.
 fn keep_working(store: &Store, path: &Path, lock: Blob) -> Result<(), Failure> {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let root = StoreRoot { kind: RootKind::Working, lock };
-    store.roots().set(&absolute.display().to_string(), &root).map_err(|error| store_failure(&error))
+    let root = StoreRoot {
+        kind: RootKind::Working,
+        lock,
+    };
+    store
+        .roots()
+        .set(&absolute.display().to_string(), &root)
+        .map_err(|error| store_failure(&error))
 }
 
 /// What a config asks of a lock.
-fn wanted(request: &Request, rules: &Rules, lock: &Lock) -> Result<BTreeMap<BlockKey, Want>, Failure> {
-    let expected = resolve::expected(request, rules, &lock.skips, &mut Vec::new()).map_err(|error| resolve_failure(&error))?;
-    Ok(expected.into_iter().map(|expected| (expected.key, expected.want)).collect())
+fn wanted(
+    request: &Request,
+    rules: &Rules,
+    lock: &Lock,
+) -> Result<BTreeMap<BlockKey, Want>, Failure> {
+    let expected = resolve::expected(request, rules, &lock.skips, &mut Vec::new())
+        .map_err(|error| resolve_failure(&error))?;
+    Ok(expected
+        .into_iter()
+        .map(|expected| (expected.key, expected.want))
+        .collect())
 }
 
 /// `imgbuild lock --check`
 fn check(site: &Site, paths: &Paths, set: &crate::config::ImageSet) -> Result<u8, Failure> {
     let (lock, bytes) = site.lock(&paths.lock)?;
     let store_path = site.store_path()?;
-    let store = if store_path.exists() { Some(site.store(Access::ReadOnly)?) } else { None };
+    let store = if store_path.exists() {
+        Some(site.store(Access::ReadOnly)?)
+    } else {
+        None
+    };
     let mut complaints = Vec::new();
     let text = String::from_utf8_lossy(&bytes);
     if let Err(error) = text::is_canonical(&text, &lock) {
@@ -223,7 +335,9 @@ fn check(site: &Site, paths: &Paths, set: &crate::config::ImageSet) -> Result<u8
     complaints.extend(stale(site, &lock, set, paths, &rules)?);
     match resolve::placements(&lock, &rules, &Layout::default()) {
         Ok(placements) => {
-            if let Err(error) = crate::step::place::refuse_collisions(&placements, "", &Layout::default()) {
+            if let Err(error) =
+                crate::step::place::refuse_collisions(&placements, "", &Layout::default())
+            {
                 complaints.push(error.to_string());
             }
         }
@@ -233,41 +347,76 @@ fn check(site: &Site, paths: &Paths, set: &crate::config::ImageSet) -> Result<u8
     if complaints.is_empty() {
         if !site.common.quiet {
             for rule in newer_rules(site, &lock)? {
-                remark(format!("note: a newer rule {rule} came with this program; `imgbuild lock --update rules` takes it"));
+                remark(format!(
+                    "note: a newer rule {rule} came with this program; `imgbuild lock --update rules` takes it"
+                ));
             }
             say(format!("{path} answers {}", paths.config.display()));
         }
         return Ok(ui::DONE);
     }
-    Err(Failure::new(ui::STALE, format!("{path} does not answer {}:\n  {}", paths.config.display(), complaints.join("\n  ")))
-        .hint("run `imgbuild lock` and review what changes"))
+    Err(Failure::new(
+        ui::STALE,
+        format!(
+            "{path} does not answer {}:\n  {}",
+            paths.config.display(),
+            complaints.join("\n  ")
+        ),
+    )
+    .hint("run `imgbuild lock` and review what changes"))
 }
 
 /// What a lock lacks to answer its config.
-fn stale(site: &Site, lock: &Lock, set: &crate::config::ImageSet, paths: &Paths, rules: &Rules) -> Result<Vec<String>, Failure> {
+fn stale(
+    site: &Site,
+    lock: &Lock,
+    set: &crate::config::ImageSet,
+    paths: &Paths,
+    rules: &Rules,
+) -> Result<Vec<String>, Failure> {
     let request = site.request(set, &paths.config, rules)?;
     let mut complaints = compare(lock, &wanted(&request, rules, lock)?);
     let asked: BTreeSet<&str> = request.blocked.iter().map(String::as_str).collect();
-    let known: BTreeSet<&str> = lock.blocked.iter().map(|blocked| blocked.name.as_str()).collect();
+    let known: BTreeSet<&str> = lock
+        .blocked
+        .iter()
+        .map(|blocked| blocked.name.as_str())
+        .collect();
     for pattern in asked.symmetric_difference(&known) {
-        complaints.push(format!("the blocked pattern {pattern:?} is in only one of the two"));
+        complaints.push(format!(
+            "the blocked pattern {pattern:?} is in only one of the two"
+        ));
     }
     Ok(complaints)
 }
 
 /// Reads the lock of a command that builds, and makes sure that it answers its config (exit 3 if not).
-pub(super) fn matching(site: &Site, paths: &Paths, named: bool, store: &Store) -> Result<(Lock, Vec<u8>, Rules), Failure> {
+pub(super) fn matching(
+    site: &Site,
+    paths: &Paths,
+    named: bool,
+    store: &Store,
+) -> Result<(Lock, Vec<u8>, Rules), Failure> {
     let (lock, bytes) = site.lock(&paths.lock)?;
     let rules = site.rules_of(&lock, Some(store))?;
     if paths.config.exists() || named {
         let set = site.config(&paths.config)?;
         let complaints = stale(site, &lock, &set, paths, &rules)?;
         if !complaints.is_empty() {
-            let text = format!("{} does not answer {}:\n  {}", paths.lock.display(), paths.config.display(), complaints.join("\n  "));
-            return Err(Failure::new(ui::STALE, text).hint("run `imgbuild lock`, review what changes, then run this again"));
+            let text = format!(
+                "{} does not answer {}:\n  {}",
+                paths.lock.display(),
+                paths.config.display(),
+                complaints.join("\n  ")
+            );
+            return Err(Failure::new(ui::STALE, text)
+                .hint("run `imgbuild lock`, review what changes, then run this again"));
         }
     } else if !site.common.quiet {
-        remark(format!("note: {} is not here, so the lock is taken as it is", paths.config.display()));
+        remark(format!(
+            "note: {} is not here, so the lock is taken as it is",
+            paths.config.display()
+        ));
     }
     Ok((lock, bytes, rules))
 }
@@ -278,13 +427,32 @@ pub(super) fn plan_of(lock: &Lock, source: &dyn Source, sink: &dyn Sink) -> Resu
 }
 
 /// Fetches what a lock needs into the store.
-pub(super) fn fetch(site: &Site, lock: &Lock, store: &Store, extent: Extent, stop: &AtomicBool) -> Result<(Plan, Report), Failure> {
-    let mut plan = Plan::of(resolve::roots(lock)).map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+pub(super) fn fetch(
+    site: &Site,
+    lock: &Lock,
+    store: &Store,
+    extent: Extent,
+    stop: &AtomicBool,
+) -> Result<(Plan, Report), Failure> {
+    let mut plan = Plan::of(resolve::roots(lock))
+        .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
     let live = site.upstream()?;
-    let progress = Progress::new(site.common.quiet, site.common.verbose > 0, site.common.events.as_deref())?;
+    let progress = Progress::new(
+        site.common.quiet,
+        site.common.verbose > 0,
+        site.common.events.as_deref(),
+    )?;
     let observer = |event| progress.observe(event);
     observer(Event::Phase { phase: "build" });
-    let report = realise(&mut plan, extent, &live, store, site.limits(), &observer, stop);
+    let report = realise(
+        &mut plan,
+        extent,
+        &live,
+        store,
+        site.limits(),
+        &observer,
+        stop,
+    );
     progress.finish();
     let report = report.map_err(|error| io_failure("the store cannot be used", &error))?;
     if report.stopped || !report.failures.is_empty() {
@@ -305,7 +473,11 @@ pub(super) fn io_failure(what: &str, error: &io::Error) -> Failure {
 }
 
 /// `imgbuild build`
-pub(super) fn build(site: &Site, arguments: &BuildArguments, stop: &AtomicBool) -> Result<u8, Failure> {
+pub(super) fn build(
+    site: &Site,
+    arguments: &BuildArguments,
+    stop: &AtomicBool,
+) -> Result<u8, Failure> {
     let paths = site.paths(&arguments.subject);
     let store = site.store(Access::Shared)?;
     let (lock, bytes, rules) = matching(site, &paths, arguments.subject.config.is_some(), &store)?;
@@ -315,7 +487,10 @@ pub(super) fn build(site: &Site, arguments: &BuildArguments, stop: &AtomicBool) 
         say(format!(
             "{}: {} in the store, {} fetched ({})",
             paths.lock.display(),
-            count(usize::try_from(report.present + report.fetched).unwrap_or(usize::MAX), "blob"),
+            count(
+                usize::try_from(report.present + report.fetched).unwrap_or(usize::MAX),
+                "blob"
+            ),
             report.fetched,
             ui::bytes(report.bytes)
         ));
@@ -324,10 +499,19 @@ pub(super) fn build(site: &Site, arguments: &BuildArguments, stop: &AtomicBool) 
 }
 
 /// What every build leaves behind: the lock and its rules in the store, a root, and the index that other tools read.
-pub(super) fn finish_build(store: &Store, paths: &Paths, lock: &Lock, bytes: &[u8], rules: &Rules, plan: &Plan) -> Result<(), Failure> {
+pub(super) fn finish_build(
+    store: &Store,
+    paths: &Paths,
+    lock: &Lock,
+    bytes: &[u8],
+    rules: &Rules,
+    plan: &Plan,
+) -> Result<(), Failure> {
     let blob = store.insert(bytes).map_err(|error| store_failure(&error))?;
     for rule in rules.iter() {
-        store.insert(rule.text.as_bytes()).map_err(|error| store_failure(&error))?;
+        store
+            .insert(rule.text.as_bytes())
+            .map_err(|error| store_failure(&error))?;
     }
     keep_working(store, &paths.lock, blob)?;
     let mut index = store.index().map_err(|error| store_failure(&error))?;
@@ -336,7 +520,9 @@ pub(super) fn finish_build(store: &Store, paths: &Paths, lock: &Lock, bytes: &[u
     let names: BTreeSet<Option<String>> = ours.iter().map(name).collect();
     index.retain(|image| !names.contains(&name(image)));
     index.extend(ours);
-    store.write_index(&index).map_err(|error| store_failure(&error))
+    store
+        .write_index(&index)
+        .map_err(|error| store_failure(&error))
 }
 
 /// `imgbuild diff`
@@ -344,16 +530,28 @@ pub(super) fn diff(site: &Site, arguments: &DiffArguments) -> Result<u8, Failure
     let (old, _) = site.lock(&arguments.old)?;
     let (new, _) = site.lock(&arguments.new)?;
     let store_path = site.store_path()?;
-    let store = if store_path.exists() { Some(site.store(Access::ReadOnly)?) } else { None };
+    let store = if store_path.exists() {
+        Some(site.store(Access::ReadOnly)?)
+    } else {
+        None
+    };
     let closures = |lock: &Lock| {
-        let plan = store.as_ref().and_then(|store| export::plan_from(lock, store, store).ok());
+        let plan = store
+            .as_ref()
+            .and_then(|store| export::plan_from(lock, store, store).ok());
         let closure = match plan {
             Some(plan) => plan.closure().ok(),
             None => None,
         };
         match closure {
-            Some(closure) => diff::Closure { blobs: closure.sorted(), absent: closure.unread.len() },
-            None => diff::Closure { blobs: Vec::new(), absent: lock.owners().map(|(_, pins)| pins.len()).sum() },
+            Some(closure) => diff::Closure {
+                blobs: closure.sorted(),
+                absent: closure.unread.len(),
+            },
+            None => diff::Closure {
+                blobs: Vec::new(),
+                absent: lock.owners().map(|(_, pins)| pins.len()).sum(),
+            },
         }
     };
     let difference = diff::diff(&old, &new, Some(&closures));
@@ -370,11 +568,18 @@ pub(super) fn diff(site: &Site, arguments: &DiffArguments) -> Result<u8, Failure
 pub(super) fn why(site: &Site, arguments: &WhyArguments) -> Result<u8, Failure> {
     let paths = site.paths(&arguments.subject);
     let (lock, _) = site.lock(&paths.lock)?;
-    let mut reasons: Vec<(String, String, String)> =
-        why::why(&lock, &arguments.what)
-            .into_iter()
-            .map(|reason| (reason.block.to_string(), reason.role.to_string(), reason.pin.map_or_else(|| reason.digest.to_string(), crate::plan::lock::Pin::image)))
-            .collect();
+    let mut reasons: Vec<(String, String, String)> = why::why(&lock, &arguments.what)
+        .into_iter()
+        .map(|reason| {
+            (
+                reason.block.to_string(),
+                reason.role.to_string(),
+                reason
+                    .pin
+                    .map_or_else(|| reason.digest.to_string(), crate::plan::lock::Pin::image),
+            )
+        })
+        .collect();
     if reasons.is_empty() {
         reasons = deep(site, &lock, &arguments.what)?;
     }
@@ -407,15 +612,25 @@ pub(super) fn why(site: &Site, arguments: &WhyArguments) -> Result<u8, Failure> 
 /// Looks for a digest below the pins, as far as the store has the manifests.
 fn deep(site: &Site, lock: &Lock, what: &str) -> Result<Vec<(String, String, String)>, Failure> {
     let digits = what.strip_prefix("sha256:").unwrap_or(what);
-    if digits.len() < 6 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) || !site.store_path()?.exists() {
+    if digits.len() < 6
+        || !digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+        || !site.store_path()?.exists()
+    {
         return Ok(Vec::new());
     }
     let store = site.store(Access::ReadOnly)?;
     let plan = plan_of(lock, &store, &store)?;
     let mut reasons = Vec::new();
-    for node in plan.nodes().filter(|node| node.fetch.blob.digest.hex().starts_with(digits)) {
+    for node in plan
+        .nodes()
+        .filter(|node| node.fetch.blob.digest.hex().starts_with(digits))
+    {
         let digest = node.fetch.blob.digest;
-        let role = if matches!(node.fetch.content, Content::Manifest { .. }) { "manifest" } else { "blob" };
+        let role = if matches!(node.fetch.content, Content::Manifest { .. }) {
+            "manifest"
+        } else {
+            "blob"
+        };
         for owner in plan.owners(&digest) {
             reasons.push((owner, role.to_owned(), digest.to_string()));
         }
@@ -428,57 +643,126 @@ fn positions(site: &Site, paths: &Paths, lock: &Lock) -> BTreeMap<String, String
     let expected = || {
         let set = site.config(&paths.config).ok()?;
         let rules = site.rules().ok()?;
-        let request = Site { common: super::arguments::Common { quiet: true, ..site.common.clone() }, environment: site.environment.clone(), settings: site.settings.clone() }
-            .request(&set, &paths.config, &rules)
-            .ok()?;
+        let request = Site {
+            common: super::arguments::Common {
+                quiet: true,
+                ..site.common.clone()
+            },
+            environment: site.environment.clone(),
+            settings: site.settings.clone(),
+        }
+        .request(&set, &paths.config, &rules)
+        .ok()?;
         resolve::expected(&request, &rules, &lock.skips, &mut Vec::new()).ok()
     };
-    expected().unwrap_or_default().into_iter().map(|expected| (expected.key.to_string(), expected.at)).collect()
+    expected()
+        .unwrap_or_default()
+        .into_iter()
+        .map(|expected| (expected.key.to_string(), expected.at))
+        .collect()
 }
 
 /// `imgbuild plan`
-pub(super) fn plan(site: &Site, arguments: &PlanArguments, stop: &AtomicBool) -> Result<u8, Failure> {
+pub(super) fn plan(
+    site: &Site,
+    arguments: &PlanArguments,
+    stop: &AtomicBool,
+) -> Result<u8, Failure> {
     let paths = site.paths(&arguments.subject);
-    let store = site.store(if arguments.offline { Access::ReadOnly } else { Access::Shared })?;
+    let store = site.store(if arguments.offline {
+        Access::ReadOnly
+    } else {
+        Access::Shared
+    })?;
     let (lock, bytes, rules) = matching(site, &paths, arguments.subject.config.is_some(), &store)?;
-    let plan = if arguments.offline { plan_of(&lock, &store, &store)? } else { fetch(site, &lock, &store, Extent::Manifests, stop)?.0 };
-    let closure = plan.closure().map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+    let plan = if arguments.offline {
+        plan_of(&lock, &store, &store)?
+    } else {
+        fetch(site, &lock, &store, Extent::Manifests, stop)?.0
+    };
+    let closure = plan
+        .closure()
+        .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
     if arguments.format == PlanFormat::Dot {
         say(dot(&plan).trim_end());
         return Ok(ui::DONE);
     }
     let mut absent = Closure::default();
     for blob in closure.manifests.iter().chain(&closure.blobs) {
-        if !store.holds(blob).map_err(|error| io_failure("the store cannot be used", &error))? {
+        if !store
+            .holds(blob)
+            .map_err(|error| io_failure("the store cannot be used", &error))?
+        {
             absent.blobs.push(*blob);
         }
     }
     let stream = site.stream(arguments.stream.as_deref(), &paths.stem)?;
     let part_size = super::delivery::part_size(site, arguments.media.as_deref(), &paths, &stream)?;
     let ask = Ask::default();
-    let next = super::delivery::forecast(site, &paths, &stream, &lock, &bytes, &rules, &plan, &store, part_size, &ask)?;
+    let next = super::delivery::forecast(
+        site, &paths, &stream, &lock, &bytes, &rules, &plan, &store, part_size, &ask,
+    )?;
     let mut images = Vec::new();
     for root in plan.roots() {
-        images.push((root, plan.content_of(root).map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?));
+        images.push((
+            root,
+            plan.content_of(root)
+                .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?,
+        ));
     }
     let shared = sharing(&images);
     match arguments.format {
-        PlanFormat::Json => say(json_plan(&lock, &bytes, &closure, &absent, &images, &shared, &next, &store).to_string()),
+        PlanFormat::Json => say(json_plan(
+            &lock, &bytes, &closure, &absent, &images, &shared, &next, &store,
+        )
+        .to_string()),
         PlanFormat::Text | PlanFormat::Dot => {
             say(format!("{}  {}", paths.lock.display(), Digest::of(&bytes)));
-            let unknown = if closure.unread.is_empty() { String::new() } else { format!("  and what {} name, which are not here", count(closure.unread.len(), "manifest")) };
+            let unknown = if closure.unread.is_empty() {
+                String::new()
+            } else {
+                format!(
+                    "  and what {} name, which are not here",
+                    count(closure.unread.len(), "manifest")
+                )
+            };
             say(format!("  images     {:>8}", images.len()));
-            say(format!("  manifests  {:>8}  {:>12}", closure.manifests.len(), ui::bytes(closure.manifests.iter().map(|blob| blob.size).sum())));
-            say(format!("  blobs      {:>8}  {:>12}{unknown}", closure.blobs.len(), ui::bytes(closure.blobs.iter().map(|blob| blob.size).sum())));
-            say(format!("  to fetch   {:>8}  {:>12}", absent.blobs.len(), ui::bytes(absent.bytes())));
+            say(format!(
+                "  manifests  {:>8}  {:>12}",
+                closure.manifests.len(),
+                ui::bytes(closure.manifests.iter().map(|blob| blob.size).sum())
+            ));
+            say(format!(
+                "  blobs      {:>8}  {:>12}{unknown}",
+                closure.blobs.len(),
+                ui::bytes(closure.blobs.iter().map(|blob| blob.size).sum())
+            ));
+            say(format!(
+                "  to fetch   {:>8}  {:>12}",
+                absent.blobs.len(),
+                ui::bytes(absent.bytes())
+            ));
             if let Some(free) = store.free_space() {
-                let enough = if free >= absent.bytes() { "" } else { "  NOT ENOUGH" };
-                say(format!("  store                {:>12} free at {}{enough}", ui::bytes(free), store.path().display()));
+                let enough = if free >= absent.bytes() {
+                    ""
+                } else {
+                    "  NOT ENOUGH"
+                };
+                say(format!(
+                    "  store                {:>12} free at {}{enough}",
+                    ui::bytes(free),
+                    store.path().display()
+                ));
             }
             say(next.sentence());
             if site.common.verbose > 0 {
                 for ((root, content), alone) in images.iter().zip(&shared) {
-                    say(format!("  {:>12}  {:>12} alone  {}", ui::bytes(content.bytes()), ui::bytes(*alone), root.owner));
+                    say(format!(
+                        "  {:>12}  {:>12} alone  {}",
+                        ui::bytes(content.bytes()),
+                        ui::bytes(*alone),
+                        root.owner
+                    ));
                 }
             }
         }
@@ -494,7 +778,17 @@ fn sharing(images: &[(&Root, Closure)]) -> Vec<u64> {
             *users.entry(blob).or_default() += 1;
         }
     }
-    images.iter().map(|(_, content)| content.sorted().iter().filter(|blob| users[blob] == 1).map(|blob| blob.size).sum()).collect()
+    images
+        .iter()
+        .map(|(_, content)| {
+            content
+                .sorted()
+                .iter()
+                .filter(|blob| users[blob] == 1)
+                .map(|blob| blob.size)
+                .sum()
+        })
+        .collect()
 }
 
 fn json_plan(
@@ -535,24 +829,38 @@ fn json_plan(
 
 /// The plan for Graphviz: one box per manifest, one line per reference.
 fn dot(plan: &Plan) -> String {
-    let mut out = String::from("digraph plan {\n  rankdir = LR;\n  node [shape = box, fontname = \"monospace\"];\n");
+    let mut out = String::from(
+        "digraph plan {\n  rankdir = LR;\n  node [shape = box, fontname = \"monospace\"];\n",
+    );
     for root in plan.roots() {
-        let _ = writeln!(out, "  {:?} [shape = plain];\n  {:?} -> {:?};", root.owner, root.owner, root.fetch.blob.digest.short());
+        let _ = writeln!(
+            out,
+            "  {:?} [shape = plain];\n  {:?} -> {:?};",
+            root.owner,
+            root.owner,
+            root.fetch.blob.digest.short()
+        );
     }
     for node in plan.nodes() {
         let kind = node.fetch.kind().name();
-        let label = format!("{} {}", node.fetch.blob.digest.short(), ui::bytes(node.fetch.blob.size));
-        let _ = writeln!(out, "  {:?} [label = {label:?}, tooltip = {kind:?}];", node.fetch.blob.digest.short());
+        let label = format!(
+            "{} {}",
+            node.fetch.blob.digest.short(),
+            ui::bytes(node.fetch.blob.size)
+        );
+        let _ = writeln!(
+            out,
+            "  {:?} [label = {label:?}, tooltip = {kind:?}];",
+            node.fetch.blob.digest.short()
+        );
     }
-    let edges: BTreeSet<(String, String)> = plan.edges().map(|(from, to)| (from.short(), to.short())).collect();
+    let edges: BTreeSet<(String, String)> = plan
+        .edges()
+        .map(|(from, to)| (from.short(), to.short()))
+        .collect();
     for (from, to) in edges {
         let _ = writeln!(out, "  {from:?} -> {to:?};");
     }
     out.push_str("}\n");
     out
-}
-
-/// Reads a manifest that must be there.
-pub(super) fn manifest_bytes(source: &dyn Source, blob: &Blob) -> Result<Vec<u8>, TransferError> {
-    crate::store::read(source, blob, MANIFEST_LIMIT)
 }

@@ -25,7 +25,11 @@ pub fn main() -> u8 {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            let code = if error.use_stderr() { ui::USAGE } else { ui::DONE };
+            let code = if error.use_stderr() {
+                ui::USAGE
+            } else {
+                ui::DONE
+            };
             // Nothing can be done where even this cannot be printed.
             drop(error.print());
             return code;
@@ -55,7 +59,9 @@ pub fn main() -> u8 {
 fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
     let environment = Environment {
         // A variable that is no text cannot be one of those that matter here.
-        variables: std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect(),
+        variables: std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect(),
         home: std::env::home_dir(),
         uid: uid(),
         root: PathBuf::new(),
@@ -88,5 +94,7 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
 /// The numeric user, where the system says.
 fn uid() -> Option<u32> {
     use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/self").ok().map(|found| found.uid())
+    std::fs::metadata("/proc/self")
+        .ok()
+        .map(|found| found.uid())
 }

@@ -41,38 +41,77 @@ impl Site {
     /// Reads the settings file.
     pub(super) fn new(common: Common, environment: Environment) -> Result<Self, Failure> {
         let named = common.settings.clone();
-        let path = named.clone().unwrap_or_else(|| PathBuf::from("imgbuild.toml"));
+        let path = named
+            .clone()
+            .unwrap_or_else(|| PathBuf::from("imgbuild.toml"));
         let settings = match fs::read(&path) {
             Ok(bytes) => config::Settings::parse_bytes(&bytes, &path.display().to_string())
-                .map_err(|errors| Failure { code: ui::ERROR, text: errors.render() })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => config::Settings::default(),
+                .map_err(|errors| Failure {
+                    code: ui::ERROR,
+                    text: errors.render(),
+                })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => {
+                config::Settings::default()
+            }
             Err(error) => return Err(cannot("read the settings", &path, &error)),
         };
-        Ok(Self { common, environment, settings })
+        Ok(Self {
+            common,
+            environment,
+            settings,
+        })
     }
 
     pub(super) fn limits(&self) -> Limits {
-        Limits { workers: usize::from(self.common.jobs), ..Limits::default() }
+        Limits {
+            workers: usize::from(self.common.jobs),
+            ..Limits::default()
+        }
     }
 
     /// The files of a command.
     pub(super) fn paths(&self, subject: &Subject) -> Paths {
-        let config = subject.config.clone().unwrap_or_else(|| PathBuf::from("imageset.yaml"));
-        let stem = config.file_stem().map_or_else(|| "imageset".to_owned(), |stem| stem.to_string_lossy().into_owned());
-        let lock = subject.lock.clone().unwrap_or_else(|| PathBuf::from("lockfiles").join(format!("{stem}.lock.toml")));
+        let config = subject
+            .config
+            .clone()
+            .unwrap_or_else(|| PathBuf::from("imageset.yaml"));
+        let stem = config.file_stem().map_or_else(
+            || "imageset".to_owned(),
+            |stem| stem.to_string_lossy().into_owned(),
+        );
+        let lock = subject
+            .lock
+            .clone()
+            .unwrap_or_else(|| PathBuf::from("lockfiles").join(format!("{stem}.lock.toml")));
         Paths { config, lock, stem }
     }
 
     /// The stream of a command: the one named, else the config's stem in the letters that streams have.
-    pub(super) fn stream(&self, named: Option<&str>, stem: &str) -> Result<crate::archive::Stream, Failure> {
+    pub(super) fn stream(
+        &self,
+        named: Option<&str>,
+        stem: &str,
+    ) -> Result<crate::archive::Stream, Failure> {
         let text = named.map_or_else(
             || {
-                let text: String = stem.to_lowercase().chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' }).collect();
+                let text: String = stem
+                    .to_lowercase()
+                    .chars()
+                    .map(|letter| {
+                        if letter.is_ascii_alphanumeric() {
+                            letter
+                        } else {
+                            '-'
+                        }
+                    })
+                    .collect();
                 text.trim_matches('-').to_owned()
             },
             str::to_owned,
         );
-        text.parse().map_err(|error: crate::archive::ArchiveError| Failure::of(ui::ERROR, &error, error.hint()))
+        text.parse().map_err(|error: crate::archive::ArchiveError| {
+            Failure::of(ui::ERROR, &error, error.hint())
+        })
     }
 
     /// Where the store is.
@@ -81,15 +120,25 @@ impl Site {
             return Ok(path.clone());
         }
         if let Some(path) = self.settings.store.as_ref() {
-            let base = self.common.settings.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+            let base = self
+                .common
+                .settings
+                .as_deref()
+                .and_then(Path::parent)
+                .unwrap_or(Path::new(""));
             return Ok(base.join(&path.value));
         }
         let data = match self.environment.variable("XDG_DATA_HOME") {
             Some(path) => Some(PathBuf::from(path)),
-            None => self.environment.home().map(|home| home.join(".local/share")),
+            None => self
+                .environment
+                .home()
+                .map(|home| home.join(".local/share")),
         };
-        data.map(|data| data.join("imgbuild"))
-            .ok_or_else(|| Failure::new(ui::ERROR, "there is no home directory to keep the store in").hint("name the store with --store DIR"))
+        data.map(|data| data.join("imgbuild")).ok_or_else(|| {
+            Failure::new(ui::ERROR, "there is no home directory to keep the store in")
+                .hint("name the store with --store DIR")
+        })
     }
 
     /// Opens the store.
@@ -99,23 +148,39 @@ impl Site {
 
     /// Makes the client.
     pub(super) fn client(&self) -> Result<Client, Failure> {
-        let (folders, authorities) = self.common.certs.iter().cloned().partition(|path: &PathBuf| path.is_dir());
+        let (folders, authorities) = self
+            .common
+            .certs
+            .iter()
+            .cloned()
+            .partition(|path: &PathBuf| path.is_dir());
         let files = Files {
             authfile: self.common.authfile.clone(),
             registries: self.common.registries_conf.clone(),
             certificates: folders,
             authorities,
             insecure: self.common.insecure.iter().cloned().collect(),
-            rewrites: self.settings.urls.iter().map(|(from, to)| (from.clone(), to.value.clone())).collect(),
+            rewrites: self
+                .settings
+                .urls
+                .iter()
+                .map(|(from, to)| (from.clone(), to.value.clone()))
+                .collect(),
         };
-        let mut settings =
-            Settings::from_environment(&self.environment, &files).map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+        let mut settings = Settings::from_environment(&self.environment, &files)
+            .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
         for (host, limits) in &self.settings.registries {
             let mut ours = crate::registry::settings::Limits::default();
             if let Some(connections) = &limits.value.connections {
-                ours.connections = usize::try_from(connections.value).unwrap_or(ours.connections).max(1);
+                ours.connections = usize::try_from(connections.value)
+                    .unwrap_or(ours.connections)
+                    .max(1);
             }
-            ours.requests_per_second = limits.value.requests_per_second.as_ref().and_then(|rate| u32::try_from(rate.value).ok());
+            ours.requests_per_second = limits
+                .value
+                .requests_per_second
+                .as_ref()
+                .and_then(|rate| u32::try_from(rate.value).ok());
             settings.host_limits.insert(host.clone(), ours);
         }
         Client::new(settings).map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))
@@ -128,7 +193,12 @@ impl Site {
 
     /// The rules in force: embedded, or from the folder that is named.
     pub(super) fn rules(&self) -> Result<Rules, Failure> {
-        let folder = self.common.rules.clone().or_else(|| self.settings.rules.as_ref().map(|folder| PathBuf::from(&folder.value)));
+        let folder = self.common.rules.clone().or_else(|| {
+            self.settings
+                .rules
+                .as_ref()
+                .map(|folder| PathBuf::from(&folder.value))
+        });
         match folder {
             Some(folder) => Rules::with_folder(&folder),
             None => Rules::embedded(),
@@ -166,19 +236,30 @@ impl Site {
                 failure
             }
         })?;
-        let config = config::parse_bytes(&bytes, &path.display().to_string())
-            .map_err(|errors| Failure { code: ui::ERROR, text: errors.render() })?;
+        let config =
+            config::parse_bytes(&bytes, &path.display().to_string()).map_err(|errors| Failure {
+                code: ui::ERROR,
+                text: errors.render(),
+            })?;
         match config {
             Config::ImageSet(set) => Ok(set),
             Config::Delete(_) => Err(Failure::new(
                 ui::ERROR,
-                format!("{} is a DeleteImageSetConfiguration; this command takes an ImageSetConfiguration", path.display()),
+                format!(
+                    "{} is a DeleteImageSetConfiguration; this command takes an ImageSetConfiguration",
+                    path.display()
+                ),
             )),
         }
     }
 
     /// What a config asks for, by the rules in force. A section that no rule serves is refused.
-    pub(super) fn request(&self, set: &ImageSet, path: &Path, rules: &Rules) -> Result<Request, Failure> {
+    pub(super) fn request(
+        &self,
+        set: &ImageSet,
+        path: &Path,
+        rules: &Rules,
+    ) -> Result<Request, Failure> {
         if !self.common.quiet {
             for note in &set.notes {
                 ui::remark(note.render());
@@ -189,25 +270,45 @@ impl Site {
         for section in set.sections() {
             let rows = set.rows(&section.name).unwrap_or_default();
             if section.name == "mirror.blockedImages" {
-                request.blocked = set.mirror.blocked_images.iter().map(|pattern| pattern.value.as_str().to_owned()).collect();
+                request.blocked = set
+                    .mirror
+                    .blocked_images
+                    .iter()
+                    .map(|pattern| pattern.value.as_str().to_owned())
+                    .collect();
                 continue;
             }
             let Some(rule) = rules.serving(&section.name) else {
-                let served: Vec<&str> = rules.iter().filter_map(|rule| rule.reads.as_deref()).collect();
+                let served: Vec<&str> = rules
+                    .iter()
+                    .filter_map(|rule| rule.reads.as_deref())
+                    .collect();
                 let hint = format!("the rules in force serve {}", served.join(", "));
-                refused.push(set.error(section.position, format!("no rule serves {}", section.name), Some(hint)));
+                refused.push(set.error(
+                    section.position,
+                    format!("no rule serves {}", section.name),
+                    Some(hint),
+                ));
                 continue;
             };
             for row in rows {
                 request.asked.push(Asked {
                     rule: rule.name.clone(),
-                    at: format!("{}:{}:{}", path.display(), row.position.line, row.position.column),
+                    at: format!(
+                        "{}:{}:{}",
+                        path.display(),
+                        row.position.line,
+                        row.position.column
+                    ),
                     row: row.value(),
                 });
             }
         }
         match config::ConfigErrors::of(refused) {
-            Some(errors) => Err(Failure { code: ui::ERROR, text: errors.render() }),
+            Some(errors) => Err(Failure {
+                code: ui::ERROR,
+                text: errors.render(),
+            }),
             None => Ok(request),
         }
     }
@@ -216,7 +317,10 @@ impl Site {
     pub(super) fn lock(&self, path: &Path) -> Result<(Lock, Vec<u8>), Failure> {
         match self.lock_if_any(path)? {
             Some(found) => Ok(found),
-            None => Err(Failure::new(ui::STALE, format!("there is no lock at {}", path.display())).hint("run `imgbuild lock` first")),
+            None => Err(
+                Failure::new(ui::STALE, format!("there is no lock at {}", path.display()))
+                    .hint("run `imgbuild lock` first"),
+            ),
         }
     }
 
@@ -227,21 +331,36 @@ impl Site {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(cannot("read the lock", path, &error)),
         };
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|error| cannot("read the lock", path, &io::Error::new(io::ErrorKind::InvalidData, error)))?;
-        let lock = text::parse(text, &path.display().to_string()).map_err(|error| lock_failure(&error))?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| {
+            cannot(
+                "read the lock",
+                path,
+                &io::Error::new(io::ErrorKind::InvalidData, error),
+            )
+        })?;
+        let lock =
+            text::parse(text, &path.display().to_string()).map_err(|error| lock_failure(&error))?;
         Ok(Some((lock, bytes)))
     }
 }
 
 /// What a lock lacks to answer a config: sentences for people.
-pub(super) fn compare(lock: &Lock, wanted: &std::collections::BTreeMap<BlockKey, Want>) -> Vec<String> {
-    crate::plan::check::wants(lock, wanted).iter().map(ToString::to_string).collect()
+pub(super) fn compare(
+    lock: &Lock,
+    wanted: &std::collections::BTreeMap<BlockKey, Want>,
+) -> Vec<String> {
+    crate::plan::check::wants(lock, wanted)
+        .iter()
+        .map(ToString::to_string)
+        .collect()
 }
 
 /// The layout that flags describe.
 pub(super) fn layout(shape: &Shape) -> Layout {
-    Layout { name: shape.layout.clone(), max_nested_paths: shape.max_nested_paths }
+    Layout {
+        name: shape.layout.clone(),
+        max_nested_paths: shape.max_nested_paths,
+    }
 }
 
 /// A lock that cannot be read.

@@ -10,7 +10,10 @@ use std::time::Duration;
 use clap::CommandFactory;
 use serde_json::json;
 
-use super::arguments::{Arguments, CompletionArguments, Format, InitArguments, RulesArguments, ServeArguments, StoreArguments, StoreCommand, VersionArguments};
+use super::arguments::{
+    Arguments, CompletionArguments, Format, InitArguments, RulesArguments, ServeArguments,
+    StoreArguments, StoreCommand, VersionArguments,
+};
 use super::delivery::needed;
 use super::locking::plan_of;
 use super::site::{Site, cannot, store_failure};
@@ -28,16 +31,23 @@ use crate::store::roots::{Kind as RootKind, Root as StoreRoot};
 pub(super) fn init(site: &Site, arguments: &InitArguments) -> Result<u8, Failure> {
     let folder = &arguments.folder;
     fs::create_dir_all(folder).map_err(|error| cannot("create", folder, &error))?;
-    for (name, content) in [("imageset.yaml", config::starter(ApiVersion::V2Alpha1)), ("imgbuild.toml", config::settings_starter())] {
+    for (name, content) in [
+        ("imageset.yaml", config::starter(ApiVersion::V2Alpha1)),
+        ("imgbuild.toml", config::settings_starter()),
+    ] {
         let path = folder.join(name);
         let mut file = match fs::File::create_new(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                return Err(Failure::new(ui::ERROR, format!("{} is there already, and was not touched", path.display())));
+                return Err(Failure::new(
+                    ui::ERROR,
+                    format!("{} is there already, and was not touched", path.display()),
+                ));
             }
             Err(error) => return Err(cannot("write", &path, &error)),
         };
-        file.write_all(content.as_bytes()).map_err(|error| cannot("write", &path, &error))?;
+        file.write_all(content.as_bytes())
+            .map_err(|error| cannot("write", &path, &error))?;
         if !site.common.quiet {
             say(format!("wrote {}", path.display()));
         }
@@ -85,11 +95,22 @@ fn stat(site: &Site, format: Format) -> Result<u8, Failure> {
 
 /// Who needs a digest: the roots whose locks come to it.
 fn who_needs(store: &Store, lost: &[Digest]) -> Result<Vec<(Digest, Vec<String>)>, Failure> {
-    let mut owners: Vec<(Digest, Vec<String>)> = lost.iter().map(|digest| (*digest, Vec::new())).collect();
-    for (name, root) in store.roots().list().map_err(|error| store_failure(&error))? {
-        let Ok(bytes) = read(store, &root.lock, 64 << 20) else { continue };
-        let Ok(lock) = text::parse(&String::from_utf8_lossy(&bytes), &name) else { continue };
-        let Ok(plan) = plan_of(&lock, store, store) else { continue };
+    let mut owners: Vec<(Digest, Vec<String>)> =
+        lost.iter().map(|digest| (*digest, Vec::new())).collect();
+    for (name, root) in store
+        .roots()
+        .list()
+        .map_err(|error| store_failure(&error))?
+    {
+        let Ok(bytes) = read(store, &root.lock, 64 << 20) else {
+            continue;
+        };
+        let Ok(lock) = text::parse(&String::from_utf8_lossy(&bytes), &name) else {
+            continue;
+        };
+        let Ok(plan) = plan_of(&lock, store, store) else {
+            continue;
+        };
         for (digest, names) in &mut owners {
             names.extend(plan.owners(digest));
         }
@@ -106,12 +127,25 @@ fn fsck(site: &Site, format: Format) -> Result<u8, Failure> {
     let progress = ui::Progress::new(site.common.quiet, false, site.common.events.as_deref())?;
     progress.observe(crate::run::event::Event::Phase { phase: "fsck" });
     let total = store.stat().map_err(|error| store_failure(&error))?;
-    progress.observe(crate::run::event::Event::Planned { blobs: total.blobs, bytes: total.bytes });
-    let passed = |blob: &crate::store::Blob| progress.observe(crate::run::event::Event::Done { digest: blob.digest, size: blob.size, present: true });
+    progress.observe(crate::run::event::Event::Planned {
+        blobs: total.blobs,
+        bytes: total.bytes,
+    });
+    let passed = |blob: &crate::store::Blob| {
+        progress.observe(crate::run::event::Event::Done {
+            digest: blob.digest,
+            size: blob.size,
+            present: true,
+        })
+    };
     let checked = store.check(usize::from(site.common.jobs), &passed);
     progress.finish();
     let checked = checked.map_err(|error| store_failure(&error))?;
-    let lost: Vec<Digest> = checked.damaged.iter().map(|lost| lost.blob.digest).collect();
+    let lost: Vec<Digest> = checked
+        .damaged
+        .iter()
+        .map(|lost| lost.blob.digest)
+        .collect();
     let owners = who_needs(&store, &lost)?;
     if format == Format::Json {
         let rows: Vec<_> = checked
@@ -123,9 +157,20 @@ fn fsck(site: &Site, format: Format) -> Result<u8, Failure> {
         say(json!({ "version": 1, "checked": checked.checked, "bytes": checked.bytes, "damaged": rows, "foreign": checked.foreign }).to_string());
     } else if !site.common.quiet {
         for path in &checked.foreign {
-            remark(format!("note: {} is no blob and was left alone", path.display()));
+            remark(format!(
+                "note: {} is no blob and was left alone",
+                path.display()
+            ));
         }
-        say(format!("{}, {} checked, {} damaged", count(usize::try_from(checked.checked).unwrap_or(usize::MAX), "blob"), ui::bytes(checked.bytes), checked.damaged.len()));
+        say(format!(
+            "{}, {} checked, {} damaged",
+            count(
+                usize::try_from(checked.checked).unwrap_or(usize::MAX),
+                "blob"
+            ),
+            ui::bytes(checked.bytes),
+            checked.damaged.len()
+        ));
     }
     if checked.damaged.is_empty() {
         return Ok(ui::DONE);
@@ -135,19 +180,43 @@ fn fsck(site: &Site, format: Format) -> Result<u8, Failure> {
         .iter()
         .zip(&owners)
         .map(|(lost, (_, names))| {
-            let put = lost.quarantine.as_ref().map_or_else(String::new, |path| format!("; it is now {}", path.display()));
-            let needed = if names.is_empty() { "nothing that is known".to_owned() } else { names.join(", ") };
-            format!("{}: {}{put}; needed by {needed}", lost.blob.digest, lost.loss)
+            let put = lost.quarantine.as_ref().map_or_else(String::new, |path| {
+                format!("; it is now {}", path.display())
+            });
+            let needed = if names.is_empty() {
+                "nothing that is known".to_owned()
+            } else {
+                names.join(", ")
+            };
+            format!(
+                "{}: {}{put}; needed by {needed}",
+                lost.blob.digest, lost.loss
+            )
         })
         .collect();
-    Err(Failure::new(ui::UNVERIFIED, format!("{} in the store:\n  {}", count(lines.len(), "damaged blob"), lines.join("\n  ")))
-        .hint("run `imgbuild build` to fetch them again, or `imgbuild import` to take them from archives"))
+    Err(Failure::new(
+        ui::UNVERIFIED,
+        format!(
+            "{} in the store:\n  {}",
+            count(lines.len(), "damaged blob"),
+            lines.join("\n  ")
+        ),
+    )
+    .hint(
+        "run `imgbuild build` to fetch them again, or `imgbuild import` to take them from archives",
+    ))
 }
 
 fn gc(site: &Site, dry_run: bool, format: Format) -> Result<u8, Failure> {
-    let store = site.store(if dry_run { Access::ReadOnly } else { Access::Exclusive })?;
+    let store = site.store(if dry_run {
+        Access::ReadOnly
+    } else {
+        Access::Exclusive
+    })?;
     let keep = needed(&store)?;
-    let collected = store.collect(&|digest| keep.contains(digest), dry_run).map_err(|error| store_failure(&error))?;
+    let collected = store
+        .collect(&|digest| keep.contains(digest), dry_run)
+        .map_err(|error| store_failure(&error))?;
     match format {
         Format::Json => say(json!({
             "version": 1, "dryRun": dry_run, "kept": keep.len(), "blobs": collected.count, "bytes": collected.bytes,
@@ -168,34 +237,67 @@ fn root(site: &Site, add: Option<&Path>, remove: Option<&str>) -> Result<u8, Fai
     if let Some(path) = add {
         let store = site.store(Access::Shared)?;
         let (_, bytes) = site.lock(path)?;
-        let lock = store.insert(&bytes).map_err(|error| store_failure(&error))?;
+        let lock = store
+            .insert(&bytes)
+            .map_err(|error| store_failure(&error))?;
         let name = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        store.roots().set(&name.display().to_string(), &StoreRoot { kind: RootKind::Working, lock }).map_err(|error| store_failure(&error))?;
+        store
+            .roots()
+            .set(
+                &name.display().to_string(),
+                &StoreRoot {
+                    kind: RootKind::Working,
+                    lock,
+                },
+            )
+            .map_err(|error| store_failure(&error))?;
         return Ok(ui::DONE);
     }
     if let Some(name) = remove {
         let store = site.store(Access::Shared)?;
-        return match store.roots().remove(name).map_err(|error| store_failure(&error))? {
+        return match store
+            .roots()
+            .remove(name)
+            .map_err(|error| store_failure(&error))?
+        {
             true => Ok(ui::DONE),
-            false => Err(Failure::new(ui::ERROR, format!("no root is called {name:?}")).hint("`imgbuild store root` lists them")),
+            false => Err(
+                Failure::new(ui::ERROR, format!("no root is called {name:?}"))
+                    .hint("`imgbuild store root` lists them"),
+            ),
         };
     }
     let store = site.store(Access::ReadOnly)?;
-    for (name, root) in store.roots().list().map_err(|error| store_failure(&error))? {
-        say(format!("{:<8}  {}  {name}", root.kind.to_string(), root.lock.digest.short()));
+    for (name, root) in store
+        .roots()
+        .list()
+        .map_err(|error| store_failure(&error))?
+    {
+        say(format!(
+            "{:<8}  {}  {name}",
+            root.kind.to_string(),
+            root.lock.digest.short()
+        ));
     }
     Ok(ui::DONE)
 }
 
 /// `imgbuild serve`
-pub(super) fn serve(site: &Site, arguments: &ServeArguments, stop: &AtomicBool) -> Result<u8, Failure> {
+pub(super) fn serve(
+    site: &Site,
+    arguments: &ServeArguments,
+    stop: &AtomicBool,
+) -> Result<u8, Failure> {
     let folder = match &arguments.data {
         Some(folder) => folder.clone(),
         None => site.store_path()?.with_extension("registry"),
     };
     let read_file = |path: &Path| fs::read(path).map_err(|error| cannot("read", path, &error));
     let tls = match (&arguments.tls_cert, &arguments.tls_key) {
-        (Some(certificate), Some(key)) => Some(Tls { certificate: read_file(certificate)?, key: read_file(key)? }),
+        (Some(certificate), Some(key)) => Some(Tls {
+            certificate: read_file(certificate)?,
+            key: read_file(key)?,
+        }),
         _ => None,
     };
     let users = arguments
@@ -203,23 +305,41 @@ pub(super) fn serve(site: &Site, arguments: &ServeArguments, stop: &AtomicBool) 
         .as_deref()
         .map(|path| {
             let text = String::from_utf8_lossy(&read_file(path)?).into_owned();
-            text.parse::<Htpasswd>().map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))
+            text.parse::<Htpasswd>()
+                .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))
         })
         .transpose()?;
     if !arguments.listen.ip().is_loopback() && (tls.is_none() || users.is_none()) {
         remark("warning: this registry can be reached from outside without both TLS and users");
     }
     let depot = Store::open(&folder, Access::Shared).map_err(|error| store_failure(&error))?;
-    let repositories = Repositories::open(&folder.join("imgbuild/registry")).map_err(|error| Failure::of(ui::ERROR, &error, None))?;
+    let repositories = Repositories::open(&folder.join("imgbuild/registry"))
+        .map_err(|error| Failure::of(ui::ERROR, &error, None))?;
     let verbose = site.common.verbose > 0;
     let log = Arc::new(move |exchange: &Exchange| {
         if verbose || exchange.problem.is_some() {
-            let problem = exchange.problem.as_ref().map_or_else(String::new, |problem| format!("  {problem}"));
-            remark(format!("{} {} {} {}{problem}", exchange.status, exchange.method, exchange.path, exchange.bytes));
+            let problem = exchange
+                .problem
+                .as_ref()
+                .map_or_else(String::new, |problem| format!("  {problem}"));
+            remark(format!(
+                "{} {} {} {}{problem}",
+                exchange.status, exchange.method, exchange.path, exchange.bytes
+            ));
         }
     });
-    let options = Options { address: arguments.listen, tls, users, read_only: arguments.read_only, log: Some(log), ..Options::default() };
-    let server = Server::start(options, Arc::new(depot), repositories).map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+    let spool = folder.join("imgbuild/tmp");
+    let options = Options {
+        address: arguments.listen,
+        tls,
+        users,
+        read_only: arguments.read_only,
+        spool: Some(spool),
+        log: Some(log),
+        ..Options::default()
+    };
+    let server = Server::start(options, Arc::new(depot), repositories)
+        .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
     if !site.common.quiet {
         say(format!("serving {} at {}", folder.display(), server.url()));
     }
@@ -236,14 +356,21 @@ pub(super) fn rules(site: &Site, arguments: &RulesArguments) -> Result<u8, Failu
     if let Some(name) = &arguments.name {
         let Some(rule) = rules.get(name) else {
             let names: Vec<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();
-            return Err(Failure::new(ui::ERROR, format!("no rule is called {name:?}")).hint(format!("the rules are {}", names.join(", "))));
+            return Err(
+                Failure::new(ui::ERROR, format!("no rule is called {name:?}"))
+                    .hint(format!("the rules are {}", names.join(", "))),
+            );
         };
         say(rule.text.trim_end());
         return Ok(ui::DONE);
     }
     for rule in rules.iter() {
         let reads = rule.reads.as_deref().unwrap_or("-");
-        say(format!("{}  {:<20} reads {reads}", rule.digest().short(), rule.name));
+        say(format!(
+            "{}  {:<20} reads {reads}",
+            rule.digest().short(),
+            rule.name
+        ));
     }
     Ok(ui::DONE)
 }
@@ -260,6 +387,11 @@ pub(super) fn version(arguments: &VersionArguments) -> u8 {
 
 /// `imgbuild completion`
 pub(super) fn completion(arguments: &CompletionArguments) -> u8 {
-    clap_complete::generate(arguments.shell, &mut Arguments::command(), "imgbuild", &mut std::io::stdout());
+    clap_complete::generate(
+        arguments.shell,
+        &mut Arguments::command(),
+        "imgbuild",
+        &mut std::io::stdout(),
+    );
     ui::DONE
 }

@@ -40,7 +40,10 @@ pub(super) struct Failure {
 impl Failure {
     /// A failure with a sentence of its own.
     pub(super) fn new(code: u8, text: impl Into<String>) -> Self {
-        Self { code, text: format!("error: {}", text.into()) }
+        Self {
+            code,
+            text: format!("error: {}", text.into()),
+        }
     }
 
     /// The same with advice.
@@ -79,7 +82,11 @@ pub(super) fn bytes(number: u64) -> String {
 
 /// A noun with its number.
 pub(super) fn count(number: usize, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+    if number == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{number} {noun}s")
+    }
 }
 
 /// Prints a line on standard output; a reader that went away is no error.
@@ -123,12 +130,25 @@ impl Progress {
         });
         let events = events
             .map(|path| {
-                File::options().create(true).append(true).open(path).map(Mutex::new).map_err(|error| {
-                    Failure::of(ERROR, &error, None).hint(format!("--events {} must be a file that can be written", path.display()))
-                })
+                File::options()
+                    .create(true)
+                    .append(true)
+                    .open(path)
+                    .map(Mutex::new)
+                    .map_err(|error| {
+                        Failure::of(ERROR, &error, None).hint(format!(
+                            "--events {} must be a file that can be written",
+                            path.display()
+                        ))
+                    })
             })
             .transpose()?;
-        Ok(Self { bar, events, state: Mutex::default(), verbose })
+        Ok(Self {
+            bar,
+            events,
+            state: Mutex::default(),
+            verbose,
+        })
     }
 
     /// Takes an event.
@@ -136,7 +156,11 @@ impl Progress {
         if let Some(file) = &self.events {
             if let Ok(mut line) = serde_json::to_string(&event) {
                 line.push('\n');
-                drop(file.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes()));
+                drop(
+                    file.lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .write_all(line.as_bytes()),
+                );
             }
         }
         if self.verbose {

@@ -54,9 +54,13 @@ impl Repository for LiveRepository {
     fn manifest(&self, name: &str) -> io::Result<Option<Digest>> {
         let found = match name.parse::<Digest>() {
             Ok(digest) => self.push.head_manifest(digest),
-            Err(_) => self.push.head_tag(&name.parse::<Tag>().map_err(io::Error::other)?),
+            Err(_) => self
+                .push
+                .head_tag(&name.parse::<Tag>().map_err(io::Error::other)?),
         };
-        Ok(found.map_err(io::Error::from)?.map(|descriptor| descriptor.digest))
+        Ok(found
+            .map_err(io::Error::from)?
+            .map(|descriptor| descriptor.digest))
     }
 
     fn mount(&self, blob: &Blob, from: &str) -> io::Result<bool> {
@@ -71,7 +75,9 @@ impl Repository for LiveRepository {
                 let error = io::Error::from(error);
                 // Its children that are mirrored were put before it, so only those that are not can be unknown.
                 let unknown = crate::run::event::one_line(&error).to_lowercase();
-                if is_index && (unknown.contains("unknown") || unknown.contains("manifest_blob_unknown")) {
+                if is_index
+                    && (unknown.contains("unknown") || unknown.contains("manifest_blob_unknown"))
+                {
                     return Err(io::Error::other(Sparse(error)));
                 }
                 Err(error)

@@ -129,10 +129,10 @@ impl Upstream for Live {
     fn source(&self, origin: &Origin, content: &Content) -> io::Result<Box<dyn Source + '_>> {
         Ok(match (origin, content) {
             (Origin::Repository(repository), Content::Manifest { .. }) => {
-                Box::new(self.client.manifests(repository.clone()))
+                Box::new(self.client.manifests(repository))
             }
             (Origin::Repository(repository), Content::Opaque) => {
-                Box::new(self.client.blobs(repository.clone()))
+                Box::new(self.client.blobs(repository))
             }
             (Origin::Layout(path), _) => Box::new(Opened(self.layout(path)?)),
             (Origin::Url(url), _) => Box::new(self.client.urls(vec![url.clone()])),
