@@ -1,7 +1,7 @@
 //! The contract of each endpoint, over real connections.
 
 use std::collections::BTreeMap;
-use std::io::{self, Cursor, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -1634,16 +1634,4 @@ fn an_address_in_use_is_refused_by_name() {
             "a certificate that is none is refused"
         );
     }
-}
-
-/// A source that a test can read a whole blob from.
-fn read_all(source: &dyn Source, blob: &Blob) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    source
-        .open(blob, 0)
-        .unwrap()
-        .unwrap_or_else(|| Box::new(Cursor::new(Vec::new())))
-        .read_to_end(&mut bytes)
-        .unwrap();
-    bytes
 }
