@@ -694,7 +694,7 @@ impl Registry {
                 self.start_upload(asked, intake, repository).await
             }
             (Route::Upload { repository, id }, "GET" | "HEAD") => {
-                self.upload_status(repository, id).await
+                self.upload_status(repository, id)
             }
             (Route::Upload { repository, id }, "PATCH") => {
                 self.append_upload(asked, intake, repository, id).await
@@ -1364,14 +1364,9 @@ impl Registry {
         self.uploads.find(repository, id).ok_or_else(upload_unknown)
     }
 
-    async fn upload_status(&self, repository: &str, id: &str) -> Result<Response, Problem> {
-        let upload = self.find_upload(repository, id)?;
-        match block(move || upload.length()).await? {
-            Ok(length) => {
-                Ok(upload_answer(StatusCode::NO_CONTENT, repository, id, length).bodyless())
-            }
-            Err(_) => Err(upload_unknown()),
-        }
+    fn upload_status(&self, repository: &str, id: &str) -> Result<Response, Problem> {
+        let length = self.find_upload(repository, id)?.length();
+        Ok(upload_answer(StatusCode::NO_CONTENT, repository, id, length).bodyless())
     }
 
     async fn append_upload(
@@ -1385,7 +1380,9 @@ impl Registry {
         let announced = Self::announced(asked)?;
         let limit = self.options.upload_limit;
         let appended = intake
-            .feed(move |pieces| upload.append(pieces, announced, limit))
+            .feed(upload.take_turn(), move |pieces| {
+                upload.append(pieces, announced, limit)
+            })
             .await
             .map_err(|error| Problem::inside(&error))?;
         match appended {
@@ -1439,6 +1436,7 @@ impl Registry {
         let limit = self.options.upload_limit;
         let registry = Arc::clone(self);
         let name = repository.to_owned();
+        let turn = upload.take_turn();
         let work = move |pieces: &mut Pieces| {
             let blob = upload.finish(&*registry.depot, pieces, digest, announced, limit)?;
             registry
@@ -1447,7 +1445,7 @@ impl Registry {
                 .map_err(|error| UploadProblem::Io(io::Error::other(error)))
         };
         let stored = intake
-            .feed(work)
+            .feed(turn, work)
             .await
             .map_err(|error| Problem::inside(&error))?;
         Ok(stored.map(|()| created_blob(repository, &digest)))
@@ -1470,6 +1468,7 @@ impl Registry {
     async fn cancel_upload(&self, repository: &str, id: &str) -> Result<Response, Problem> {
         let upload = self.find_upload(repository, id)?;
         self.uploads.end(id);
+        let _turn = upload.take_turn();
         match block(move || upload.cancel()).await? {
             Ok(()) => Ok(Answer::new(StatusCode::NO_CONTENT).bodyless()),
             Err(_) => Err(upload_unknown()),

@@ -1,5 +1,6 @@
 //! Real clients, and the distribution project's registry as the oracle.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -331,7 +332,7 @@ fn run(address: SocketAddr, script: &[Line<'_>]) -> Vec<(String, String)> {
     let mut told = Vec::new();
     for (method, path, headers, body) in script {
         let path = match path.strip_prefix('@') {
-            Some(rest) if rest.is_empty() => location.clone(),
+            Some("") => location.clone(),
             Some(rest) => format!("{location}&{rest}"),
             None => path.clone(),
         };
@@ -354,20 +355,21 @@ fn run(address: SocketAddr, script: &[Line<'_>]) -> Vec<(String, String)> {
             "etag",
             "link",
         ] {
-            text.push_str(&format!(" {name}={}", heard.header(name)));
+            let _ = write!(text, " {name}={}", heard.header(name));
         }
         if heard.status < 300 && *method == "GET" {
-            text.push_str(&format!(
+            let _ = write!(
+                text,
                 " type={} body={:?}",
                 heard.header("content-type").split(';').next().unwrap(),
                 String::from_utf8_lossy(&heard.body).trim_end()
-            ));
+            );
         }
         if !is_upload {
-            text.push_str(&format!(" location={}", heard.header("location")));
+            let _ = write!(text, " location={}", heard.header("location"));
         }
         if heard.status >= 400 && !heard.body.is_empty() && heard.body[0] == b'{' {
-            text.push_str(&format!(" code={}", heard.code()));
+            let _ = write!(text, " code={}", heard.code());
         }
         let line = format!("{method} {}", path.split('?').next().unwrap());
         told.push((

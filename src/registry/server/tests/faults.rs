@@ -30,10 +30,12 @@ fn twice(fault: Fault) -> (io::Result<Heard>, Heard) {
 
 const BYTES: &[u8] = b"0123456789";
 
+/// Whether a fault shows in what was heard.
+type Check = fn(&io::Result<Heard>) -> bool;
+
 #[test]
 fn a_fault_strikes_and_a_retry_succeeds() {
     let pause = Duration::from_millis(10);
-    type Check = fn(&io::Result<Heard>) -> bool;
     let cases: Vec<(Fault, Check)> = vec![
         (Fault::TooManyRequests { retry_after: 1 }, |heard| {
             heard
