@@ -15,12 +15,27 @@
 //! A manifest is served as it was pushed, whatever the `Accept` header says. Blobs are named by sha256 alone.
 //! Deleting takes names away; the bytes are the store's to collect.
 //!
+//! ```text
+//! connection   TCP, TLS, HTTP/1.1 and 2, the end
+//! answer       faults, then admission, then the endpoint:
+//!              lists, manifests, blobs, pushes
+//! upload       bodies on their way in       outgoing   bodies on their way out
+//! repositories what belongs to whom         message    requests, answers and errors
+//! ```
+//!
 //! ## Why not a registry crate
 //! None on offer has blob ranges, deletion, tags and referrers; and none can misbehave on demand.
 
+mod admission;
 mod answer;
+mod blobs;
 mod connection;
 mod fault;
+mod lists;
+mod manifests;
+mod message;
+mod outgoing;
+mod pushes;
 mod range;
 mod repositories;
 mod upload;
