@@ -15,12 +15,27 @@
 //! A manifest is served as it was pushed, whatever the `Accept` header says. Blobs are named by sha256 alone.
 //! Deleting takes names away; the bytes are the store's to collect.
 //!
+//! ```text
+//! connection   TCP, TLS, HTTP/1.1 and 2, the end
+//! answer       faults, then admission, then the endpoint:
+//!              lists, manifests, blobs, pushes
+//! upload       bodies on their way in       outgoing   bodies on their way out
+//! repositories what belongs to whom         message    requests, answers and errors
+//! ```
+//!
 //! ## Why not a registry crate
 //! None on offer has blob ranges, deletion, tags and referrers; and none can misbehave on demand.
 
+mod admission;
 mod answer;
+mod blobs;
 mod connection;
 mod fault;
+mod lists;
+mod manifests;
+mod message;
+mod outgoing;
+mod pushes;
 mod range;
 mod repositories;
 mod upload;
@@ -50,8 +65,8 @@ use super::route::Route;
 use crate::hint::Hint;
 use crate::store::{Sink, Source};
 
-/// Threads that move bytes between connections and blocking threads; the work is elsewhere.
-const THREADS: usize = 2;
+/// Most threads that move bytes between connections and blocking threads; TLS is done there, little else.
+const THREADS: usize = 8;
 
 /// How long blocking work may outlive the connections when the server stops.
 const LAST_WORK: Duration = Duration::from_secs(2);
@@ -132,7 +147,8 @@ pub struct Exchange {
     pub problem: Option<String>,
 }
 
-/// Where [`Exchange`]s are reported, each once its answer has been sent or given up.
+/// Where [`Exchange`]s are reported, each once its answer has been sent or given up. It is called from the threads
+/// that serve connections, so it should be quick.
 pub type Log = Arc<dyn Fn(&Exchange) + Send + Sync>;
 
 /// A certificate chain and its key, both as PEM.
@@ -262,7 +278,10 @@ impl Hint for ServeError {
     }
 }
 
-/// A request and its answer, as counted: method, endpoint, status.
+/// Methods that are counted by name.
+const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
+
+/// A request and its answer, as counted: method (`other` if none of the API), endpoint, status.
 pub type Counts = BTreeMap<(String, Kind, u16), u64>;
 
 /// What was asked so far.
@@ -274,7 +293,11 @@ struct Journal {
 
 impl Journal {
     fn note(&self, exchange: &Exchange) {
-        let key = (exchange.method.clone(), exchange.kind, exchange.status);
+        // Clients may make methods up, and the counts must not grow with them.
+        let method = Some(exchange.method.as_str())
+            .filter(|method| METHODS.contains(method))
+            .unwrap_or("other");
+        let key = (method.to_owned(), exchange.kind, exchange.status);
         *self
             .counts
             .lock()
@@ -336,8 +359,11 @@ impl Server {
         let listener = TcpListener::bind(options.address).map_err(bind)?;
         listener.set_nonblocking(true).map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
+        let threads =
+            std::thread::available_parallelism().map_or(1, |cores| cores.get().min(THREADS));
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(THREADS)
+            .worker_threads(threads)
+            .max_blocking_threads(connection::CONNECTIONS)
             .thread_name("imgbuild-registry")
             .enable_io()
             .enable_time()

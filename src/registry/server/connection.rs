@@ -18,7 +18,7 @@ use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 
 /// Connections served at the same time; the next waits to be accepted.
-const CONNECTIONS: usize = 1024;
+pub(super) const CONNECTIONS: usize = 1024;
 
 /// How long a client may take none of the bytes it asked for.
 const WRITE_PATIENCE: Duration = Duration::from_mins(1);

@@ -3,6 +3,8 @@
 //! Whether a request fails, and how, is a function of the seed, the request's method and path, and how many
 //! requests of that method and path came before; so a retry is decided anew, and two runs that ask the same meet
 //! the same faults whatever the order between paths.
+//!
+//! Where a connection is cut, every request on it is: with HTTP/2 that may be more than one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};

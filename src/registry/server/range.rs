@@ -72,6 +72,25 @@ fn number(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_printed_range_is_read_back(first in 0_u64..1 << 40, length in 1_u64..1 << 40, more in 0_u64..1 << 40) {
+            let last = first + length - 1;
+            let size = last + 1 + more;
+            let part = Wanted::Part { first, end: last + 1 };
+            prop_assert_eq!(wanted(&format!("bytes={first}-{last}"), size), part);
+            prop_assert_eq!(chunk(&format!("{first}-{last}")), Some((first, last)));
+        }
+
+        #[test]
+        fn no_text_yields_bytes_that_are_not_there(text in ".{0,24}", size in 0_u64..100) {
+            if let Wanted::Part { first, end } = wanted(&text, size) {
+                prop_assert!(first < end && end <= size, "{first}..{end} of {size}");
+            }
+        }
+    }
 
     #[test]
     fn a_range_is_met_refused_or_ignored() {

@@ -9,12 +9,13 @@ use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, BodyDataStream, Bytes};
 use futures_util::StreamExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::Depot;
 use crate::digest::{Digest, Hasher};
@@ -29,6 +30,9 @@ const BODY_PATIENCE: Duration = Duration::from_mins(1);
 
 /// Most of an unwanted body that is read and dropped, so that the client gets to read the answer.
 const DRAIN_LIMIT: u64 = 8 << 20;
+
+/// How long that may take.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long an upload is kept that nobody touches.
 const UPLOAD_PATIENCE: Duration = Duration::from_hours(1);
@@ -83,9 +87,10 @@ impl Intake {
         Ok(Some(whole))
     }
 
-    /// Hands it to `work` on a thread that may block.
+    /// Hands it to `work` on a thread that may block, until another request takes the `turn`.
     pub(super) async fn feed<T: Send + 'static>(
         &mut self,
+        mut turn: Turn,
         work: impl FnOnce(&mut Pieces) -> T + Send + 'static,
     ) -> Result<T, tokio::task::JoinError> {
         let (sender, receiver) = mpsc::channel(PIECES);
@@ -98,7 +103,15 @@ impl Intake {
             work(&mut pieces)
         });
         loop {
-            let next = match self.piece().await {
+            let piece = tokio::select! {
+                biased;
+                () = turn.lost() => {
+                    self.ended = true;
+                    Err(Broken)
+                }
+                piece = self.piece() => piece,
+            };
+            let next = match piece {
                 Ok(Some(piece)) => Next::Piece(piece),
                 Ok(None) => Next::End,
                 // The thread learns of it from the channel's end.
@@ -115,13 +128,17 @@ impl Intake {
 
     /// Reads and drops what is left, within reason.
     pub(super) async fn drain(mut self) {
-        let mut dropped = 0;
-        while let Ok(Some(piece)) = self.piece().await {
-            dropped += piece.len() as u64;
-            if dropped > DRAIN_LIMIT {
-                break;
+        let drained = async {
+            let mut dropped = 0;
+            while let Ok(Some(piece)) = self.piece().await {
+                dropped += piece.len() as u64;
+                if dropped > DRAIN_LIMIT {
+                    break;
+                }
             }
-        }
+        };
+        // Whoever is slower than that may see the connection end instead of the answer.
+        let _ = tokio::time::timeout(DRAIN_PATIENCE, drained).await;
     }
 }
 
@@ -226,6 +243,20 @@ pub(super) struct Announced {
     pub(super) range: Option<(u64, u64)>,
 }
 
+/// The right of a request to write to an upload; the next request takes it away. A client whose connection died
+/// unnoticed goes on at once, rather than when the dead connection is given up.
+pub(super) struct Turn(watch::Receiver<()>);
+
+impl Turn {
+    /// Returns once the turn is another's.
+    async fn lost(&mut self) {
+        if self.0.changed().await.is_err() {
+            // The upload is over, and nobody else can want it.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 enum Spool {
     Memory(Vec<u8>),
     File(File),
@@ -236,6 +267,8 @@ pub(super) struct Upload {
     repository: String,
     folder: Option<PathBuf>,
     state: Mutex<State>,
+    length: AtomicU64,
+    turn: watch::Sender<()>,
     touched: Mutex<Instant>,
 }
 
@@ -376,6 +409,8 @@ impl Upload {
                 hasher: Hasher::default(),
                 closed: false,
             }),
+            length: AtomicU64::new(0),
+            turn: watch::Sender::new(()),
             touched: Mutex::new(Instant::now()),
         }
     }
@@ -383,7 +418,7 @@ impl Upload {
     /// The upload, once no other request works on it. Blocks.
     fn open(&self) -> Result<MutexGuard<'_, State>, UploadProblem> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        *self.touched.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.touch();
         if state.closed {
             Err(UploadProblem::Gone)
         } else {
@@ -391,9 +426,20 @@ impl Upload {
         }
     }
 
-    /// How many bytes have come. Blocks.
-    pub(super) fn length(&self) -> Result<u64, UploadProblem> {
-        self.open().map(|state| state.length())
+    /// How many bytes have come, as far as is known while more come in.
+    pub(super) fn length(&self) -> u64 {
+        self.touch();
+        self.length.load(Ordering::Acquire)
+    }
+
+    /// Ends the turn of whichever request writes now.
+    pub(super) fn take_turn(&self) -> Turn {
+        self.turn.send_replace(());
+        Turn(self.turn.subscribe())
+    }
+
+    fn touch(&self) {
+        *self.touched.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
     /// Takes a chunk; returns how many bytes there are. Blocks.
@@ -404,8 +450,9 @@ impl Upload {
         limit: Option<u64>,
     ) -> Result<u64, UploadProblem> {
         let mut state = self.open()?;
-        state.append(self.folder.as_deref(), pieces, announced, limit)?;
-        Ok(state.length())
+        let result = state.append(self.folder.as_deref(), pieces, announced, limit);
+        self.length.store(state.length(), Ordering::Release);
+        result.map(|()| state.length())
     }
 
     /// Takes the last bytes, if there are more, and stores the blob. Blocks.
@@ -435,6 +482,7 @@ impl Upload {
                 .append(self.folder.as_deref(), pieces, announced, limit)
                 .and_then(|()| state.commit(depot, digest)),
         };
+        self.length.store(state.length(), Ordering::Release);
         if matches!(
             result,
             Ok(_) | Err(UploadProblem::Digest(_) | UploadProblem::Limit)
@@ -464,7 +512,7 @@ pub(super) struct Uploads {
     folder: Option<PathBuf>,
     /// Keyed by the operating system's randomness, so an id cannot be guessed.
     naming: [RandomState; 2],
-    named: std::sync::atomic::AtomicU64,
+    named: AtomicU64,
 }
 
 impl Uploads {
@@ -473,7 +521,7 @@ impl Uploads {
             open: Mutex::default(),
             folder,
             naming: [RandomState::new(), RandomState::new()],
-            named: std::sync::atomic::AtomicU64::new(0),
+            named: AtomicU64::new(0),
         }
     }
 
@@ -487,9 +535,7 @@ impl Uploads {
 
     /// A text that nobody has seen or can foresee.
     pub(super) fn fresh(&self) -> String {
-        let number = self
-            .named
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let number = self.named.fetch_add(1, Ordering::Relaxed);
         let [left, right] = &self.naming;
         format!(
             "{:016x}{:016x}",

@@ -30,10 +30,12 @@ fn twice(fault: Fault) -> (io::Result<Heard>, Heard) {
 
 const BYTES: &[u8] = b"0123456789";
 
+/// Whether a fault shows in what was heard.
+type Check = fn(&io::Result<Heard>) -> bool;
+
 #[test]
 fn a_fault_strikes_and_a_retry_succeeds() {
     let pause = Duration::from_millis(10);
-    type Check = fn(&io::Result<Heard>) -> bool;
     let cases: Vec<(Fault, Check)> = vec![
         (Fault::TooManyRequests { retry_after: 1 }, |heard| {
             heard
@@ -196,4 +198,42 @@ fn downloads_are_redirected_where_asked() {
     );
     assert_eq!(site.head(&path).status, 200, "a question is answered here");
     assert_eq!(mirror.get(&path).body, BYTES, "and there it is");
+}
+
+#[test]
+fn a_patient_client_gets_through_a_bad_day() {
+    let site = Site::new(Options {
+        faults: Some(Faults {
+            seed: 7,
+            per_mille: 600,
+            kinds: Fault::every()
+                .into_iter()
+                .filter(|fault| !matches!(fault, Fault::Stall { .. }))
+                .collect(),
+            most_per_path: Some(3),
+            ..Faults::default()
+        }),
+        ..Options::default()
+    });
+    let mut struck = 0;
+    let mut until = |method: &str, path: &str, body: &[u8], good: &dyn Fn(&Heard) -> bool| {
+        for _ in 0..4 {
+            let heard = send(site.server.address(), method, path, &[], body);
+            if heard.is_ok_and(|heard| heard.is_whole() && good(&heard)) {
+                return;
+            }
+            struck += 1;
+        }
+        panic!("{method} {path}: at most three faults were asked for");
+    };
+    for number in 0..40_u8 {
+        let bytes = vec![number; 1000];
+        let digest = Digest::of(&bytes);
+        let repository = format!("a{number}");
+        let push = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
+        until("POST", &push, &bytes, &|heard| heard.status == 201);
+        let pull = format!("/v2/{repository}/blobs/{digest}");
+        until("GET", &pull, b"", &|heard| heard.body == bytes);
+    }
+    assert!(struck > 20, "the day was bad: {struck} faults");
 }
