@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod diff;
+pub mod key;
 pub mod lock;
 pub mod merge;
 pub mod selector;
