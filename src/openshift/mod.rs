@@ -1,1 +1,5 @@
-//! (to be filled in)
+//! What OpenShift means by its files: pure functions over bytes.
+//!
+//! Nothing here opens a file, asks a server or knows the time; callers hand in bytes and get values or errors.
+
+pub mod version;
