@@ -2,4 +2,7 @@
 //!
 //! Nothing here opens a file, asks a server or knows the time; callers hand in bytes and get values or errors.
 
+pub mod graph;
+pub mod payload;
+pub mod release;
 pub mod version;

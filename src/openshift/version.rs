@@ -45,9 +45,7 @@ pub enum VersionError {
         text: String,
     },
     /// A number is not a number, is too big or opens with a zero.
-    #[error(
-        "{text:?} is not a version: {part:?} is not a number below 2^64 without leading zeros"
-    )]
+    #[error("{text:?} is not a version: {part:?} is not a number below 2^64 without leading zeros")]
     Number {
         /// What was read.
         text: String,
@@ -55,7 +53,9 @@ pub enum VersionError {
         part: String,
     },
     /// An identifier after `-` or `+` is empty or has other characters than letters, digits and hyphens.
-    #[error("{text:?} is not a version: {part:?} is not an identifier of letters, digits and \"-\"")]
+    #[error(
+        "{text:?} is not a version: {part:?} is not an identifier of letters, digits and \"-\""
+    )]
     Identifier {
         /// What was read.
         text: String,
@@ -63,13 +63,17 @@ pub enum VersionError {
         part: String,
     },
     /// A short version was given with more than numbers.
-    #[error("{text:?} is not a version: a shortened version cannot have a pre-release or build part")]
+    #[error(
+        "{text:?} is not a version: a shortened version cannot have a pre-release or build part"
+    )]
     Short {
         /// What was read.
         text: String,
     },
     /// A comparator that does not exist.
-    #[error("{comparator:?} in range {text:?} is not a comparator: expected = == != ! > >= < or <=")]
+    #[error(
+        "{comparator:?} in range {text:?} is not a comparator: expected = == != ! > >= < or <="
+    )]
     Comparator {
         /// The whole range.
         text: String,
@@ -486,14 +490,12 @@ fn expand(
         Comparator::GreaterOrEqual => bounds.push((Comparator::GreaterOrEqual, low)),
         Comparator::Less => bounds.push((Comparator::Less, low)),
         Comparator::LessOrEqual => bounds.push((Comparator::Less, high)),
-        Comparator::Equal => bounds.extend([
-            (Comparator::GreaterOrEqual, low),
-            (Comparator::Less, high),
-        ]),
-        Comparator::NotEqual => bounds.extend([
-            (Comparator::Less, low),
-            (Comparator::GreaterOrEqual, high),
-        ]),
+        Comparator::Equal => {
+            bounds.extend([(Comparator::GreaterOrEqual, low), (Comparator::Less, high)]);
+        }
+        Comparator::NotEqual => {
+            bounds.extend([(Comparator::Less, low), (Comparator::GreaterOrEqual, high)]);
+        }
     }
     Ok(())
 }
@@ -544,20 +546,58 @@ mod tests {
             "4.0.0-0.okd-0+amd64",
             "18446744073709551615.0.0",
         ] {
-            assert_eq!(version(text).to_string(), text, "printing must undo parsing");
+            assert_eq!(
+                version(text).to_string(),
+                text,
+                "printing must undo parsing"
+            );
         }
     }
 
     #[test]
     fn a_text_that_is_no_version_is_refused() {
         for text in [
-            "", ".", "1.", ".1", "a.b.c", "1.a.b", "1.1.a", "1.a.1", "a.1.1", "..", "1..", "1.1.",
-            "1..1", "1.1.+123", "1.1.-beta", "-1.1.1", "1.-1.1", "1.1.-1",
-            "20000000000000000000.1.1", "1.20000000000000000000.1", "1.1.20000000000000000000",
-            "1.1.1-20000000000000000000", "01.1.1", "001.1.1", "1.01.1", "1.001.1", "1.1.01",
-            "1.1.001", "1.1.1-01", "1.1.1-001", "1.1.1-beta.01", "1.1.1-beta.001", "0.0.0-!",
-            "0.0.0+!", "0.0.0-.alpha", "0.0.0-alpha+", "0.0.0-alpha+test.", "v4.0.0-0.1",
-            "4-0-0+0.1", "1.2.3 ", "1.2.3\u{661}",
+            "",
+            ".",
+            "1.",
+            ".1",
+            "a.b.c",
+            "1.a.b",
+            "1.1.a",
+            "1.a.1",
+            "a.1.1",
+            "..",
+            "1..",
+            "1.1.",
+            "1..1",
+            "1.1.+123",
+            "1.1.-beta",
+            "-1.1.1",
+            "1.-1.1",
+            "1.1.-1",
+            "20000000000000000000.1.1",
+            "1.20000000000000000000.1",
+            "1.1.20000000000000000000",
+            "1.1.1-20000000000000000000",
+            "01.1.1",
+            "001.1.1",
+            "1.01.1",
+            "1.001.1",
+            "1.1.01",
+            "1.1.001",
+            "1.1.1-01",
+            "1.1.1-001",
+            "1.1.1-beta.01",
+            "1.1.1-beta.001",
+            "0.0.0-!",
+            "0.0.0+!",
+            "0.0.0-.alpha",
+            "0.0.0-alpha+",
+            "0.0.0-alpha+test.",
+            "v4.0.0-0.1",
+            "4-0-0+0.1",
+            "1.2.3 ",
+            "1.2.3\u{661}",
         ] {
             assert!(text.parse::<Version>().is_err(), "{text:?} must be refused");
         }
@@ -583,17 +623,42 @@ mod tests {
             );
         }
         for text in ["1.0+abc", "1.0-rc.1", "", "x", "1.2.3.4", "1.2.3-01"] {
-            assert!(Version::parse_tolerant(text).is_err(), "{text:?} must be refused");
+            assert!(
+                Version::parse_tolerant(text).is_err(),
+                "{text:?} must be refused"
+            );
         }
     }
 
     #[test]
     fn versions_are_ordered_as_the_specification_says() {
         let ascending = [
-            "0.0.1", "0.1.0", "0.2.0", "1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-alpha.beta",
-            "1.0.0-beta", "1.0.0-beta.2", "1.0.0-beta.11", "1.0.0-rc.1", "1.0.0", "1.2.3",
-            "1.2.4", "1.3.3", "2.0.0", "2.1.0", "2.1.1", "2.2.4", "4.0.0-4", "4.0.0-5",
-            "4.0.0-0a", "4.16.0-202407100906.p0", "4.16.0", "5.2.3-9", "5.2.3-31", "5.2.3",
+            "0.0.1",
+            "0.1.0",
+            "0.2.0",
+            "1.0.0-alpha",
+            "1.0.0-alpha.1",
+            "1.0.0-alpha.beta",
+            "1.0.0-beta",
+            "1.0.0-beta.2",
+            "1.0.0-beta.11",
+            "1.0.0-rc.1",
+            "1.0.0",
+            "1.2.3",
+            "1.2.4",
+            "1.3.3",
+            "2.0.0",
+            "2.1.0",
+            "2.1.1",
+            "2.2.4",
+            "4.0.0-4",
+            "4.0.0-5",
+            "4.0.0-0a",
+            "4.16.0-202407100906.p0",
+            "4.16.0",
+            "5.2.3-9",
+            "5.2.3-31",
+            "5.2.3",
         ];
         for (index, low) in ascending.iter().enumerate() {
             for high in &ascending[index + 1..] {
@@ -629,18 +694,38 @@ mod tests {
             ("!=1.2.3", &["1.2.2", "1.2.4"], &["1.2.3"]),
             ("!1.2.3", &["1.2.2", "1.2.4"], &["1.2.3"]),
             ("! 1.2.3", &["1.2.2", "1.2.4"], &["1.2.3"]),
-            ("  >=   1.2.3   <=  1.2.3   ", &["1.2.3"], &["1.2.2", "1.2.4"]),
+            (
+                "  >=   1.2.3   <=  1.2.3   ",
+                &["1.2.3"],
+                &["1.2.2", "1.2.4"],
+            ),
             (">1.2.2 <1.2.4", &["1.2.3"], &["1.2.2", "1.2.4"]),
             ("<1.2.2 <1.2.4", &["1.2.1"], &["1.2.2", "1.2.3", "1.2.4"]),
-            (">1.2.2 <1.2.5 !=1.2.4", &["1.2.3"], &["1.2.2", "1.2.4", "1.2.5"]),
-            (">1.2.2 <1.2.5 !1.2.4", &["1.2.3"], &["1.2.2", "1.2.4", "1.2.5"]),
+            (
+                ">1.2.2 <1.2.5 !=1.2.4",
+                &["1.2.3"],
+                &["1.2.2", "1.2.4", "1.2.5"],
+            ),
+            (
+                ">1.2.2 <1.2.5 !1.2.4",
+                &["1.2.3"],
+                &["1.2.2", "1.2.4", "1.2.5"],
+            ),
             (">1.2.2 || <1.2.4", &["1.2.2", "1.2.3", "1.2.4"], &[]),
             ("<1.2.2 || >1.2.4", &[], &["1.2.2", "1.2.3", "1.2.4"]),
             ("<1.2.2||>1.2.4", &["1.2.1"], &["1.2.3"]),
             (">1.x", &["2.0.0"], &["0.1.9", "1.2.6", "1.9.0"]),
             (">1.2.x", &["1.3.0"], &["1.1.9", "1.2.6"]),
-            (">1.2.2 <1.2.4 || >=2.0.0", &["1.2.3", "2.0.0", "2.0.1"], &["1.2.2", "1.2.4"]),
-            ("1.x || >=2.0.x <2.2.x", &["1.2.2", "2.0.0", "2.1.8"], &["0.9.2", "2.2.0"]),
+            (
+                ">1.2.2 <1.2.4 || >=2.0.0",
+                &["1.2.3", "2.0.0", "2.0.1"],
+                &["1.2.2", "1.2.4"],
+            ),
+            (
+                "1.x || >=2.0.x <2.2.x",
+                &["1.2.2", "2.0.0", "2.1.8"],
+                &["0.9.2", "2.2.0"],
+            ),
             (
                 ">1.2.2 <1.2.4 || >=2.0.0 <3.0.0",
                 &["1.2.3", "2.0.0", "2.0.1", "2.9.9"],
@@ -648,9 +733,28 @@ mod tests {
             ),
             ("!=1.2.x", &[], &["1.1.0", "1.2.0", "1.3.0"]),
             // No gating: a pre-release is a version like any other.
-            (">=4.1.0 <4.17.0", &["4.16.0-202407100906.p0", "4.17.0-rc.1"], &["4.17.0"]),
-            (">=5.6.0", &["5.6.0", "5.6.1-3", "5.6.1-4", "5.6.1", "5.6.1+build7", "5.7.0"], &["5.6.0-1"]),
-            (">=5.6.1-4", &["5.6.1-4", "5.6.1", "5.6.1+build7", "5.7.0"], &["5.6.0", "5.6.1-3"]),
+            (
+                ">=4.1.0 <4.17.0",
+                &["4.16.0-202407100906.p0", "4.17.0-rc.1"],
+                &["4.17.0"],
+            ),
+            (
+                ">=5.6.0",
+                &[
+                    "5.6.0",
+                    "5.6.1-3",
+                    "5.6.1-4",
+                    "5.6.1",
+                    "5.6.1+build7",
+                    "5.7.0",
+                ],
+                &["5.6.0-1"],
+            ),
+            (
+                ">=5.6.1-4",
+                &["5.6.1-4", "5.6.1", "5.6.1+build7", "5.7.0"],
+                &["5.6.0", "5.6.1-3"],
+            ),
         ];
         for (text, inside, outside) in table {
             let range: Range = text.parse().unwrap();
@@ -680,15 +784,33 @@ mod tests {
             ("1.x", ">=1.0.0 <2.0.0"),
             ("1.x.x", ">=1.0.0 <1.1.0"),
         ] {
-            assert_eq!(text.parse::<Range>().unwrap().to_string(), expected, "{text}");
+            assert_eq!(
+                text.parse::<Range>().unwrap().to_string(),
+                expected,
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn a_text_that_is_no_range_is_refused() {
         for text in [
-            "", " ", ">>1.2.3", "<==1.2.3", "-1.2.3", "1.0", "string", "fo.ob.ar.x", "foox", "x",
-            ">1.2.3 ||", "|| >1.2.3", ">", "=invalid", ">=4.1.0, <4.2.0", ">1.2.3<2.0.0",
+            "",
+            " ",
+            ">>1.2.3",
+            "<==1.2.3",
+            "-1.2.3",
+            "1.0",
+            "string",
+            "fo.ob.ar.x",
+            "foox",
+            "x",
+            ">1.2.3 ||",
+            "|| >1.2.3",
+            ">",
+            "=invalid",
+            ">=4.1.0, <4.2.0",
+            ">1.2.3<2.0.0",
             "18446744073709551615.x",
         ] {
             assert!(text.parse::<Range>().is_err(), "{text:?} must be refused");
