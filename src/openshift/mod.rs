@@ -5,4 +5,5 @@
 pub mod graph;
 pub mod payload;
 pub mod release;
+pub mod signature;
 pub mod version;

@@ -946,7 +946,8 @@ mod tests {
             ),
             (shortest("stable-4.16", "", ""), &["4.16.9"]),
         ] {
-            let selection = choose(&[case.clone()], &graphs(), Options::default()).unwrap();
+            let selection =
+                choose(std::slice::from_ref(&case), &graphs(), Options::default()).unwrap();
             assert_eq!(versions(&selection), expected, "{case:?}");
         }
     }
