@@ -512,3 +512,66 @@ fn every_ring_must_accept_a_signature() {
         "the stores clusters ask"
     );
 }
+
+/// A signature packet whose hashed part holds a signature, whose hashed part holds a signature, and so on.
+fn nested(levels: usize) -> Vec<u8> {
+    let mut inner: Vec<u8> = Vec::new();
+    for _ in 0..levels {
+        let mut hashed = Vec::new();
+        if !inner.is_empty() {
+            let length = inner.len() + 1;
+            hashed.push(255);
+            hashed.extend(u32::try_from(length).unwrap().to_be_bytes());
+            hashed.push(32);
+            hashed.extend(&inner);
+        }
+        // A primary key binding, the one type that may stand inside another; the outermost is of a file.
+        let mut next = vec![4, 0x19, 1, 8];
+        next.extend(u16::try_from(hashed.len()).unwrap().to_be_bytes());
+        next.extend(hashed);
+        next.extend([0, 0, 1, 2, 0, 8, 0x80]);
+        inner = next;
+    }
+    inner[1] = 0;
+    let mut packet = vec![0xc2, 0xff];
+    packet.extend(u32::try_from(inner.len()).unwrap().to_be_bytes());
+    packet.extend(inner);
+    packet
+}
+
+#[test]
+fn nested_signatures_do_not_exhaust_the_stack() {
+    for levels in [1, 2, 3, 100, 1000, 3000] {
+        let error = verify(&nested(levels), &payload(), &ring("plain"), None).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.len() < 250 && !text.contains("src/"),
+            "{levels} levels: {text} must be short and show nothing of the inside"
+        );
+        println!("{levels}: {text}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_change_of_a_message_or_a_key_panics(
+        file in proptest::sample::select(vec![
+            "made/good.sig", "made/uncompressed.sig", "made/two.sig", "made/encrypted.sig",
+            "made/sub-revoked.key", "made/hard.key", "made/rsa.key",
+        ]),
+        edits in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), proptest::prelude::any::<u8>()), 1..6),
+        cut in proptest::prelude::any::<proptest::sample::Index>(),
+    ) {
+        let mut bytes = read(file);
+        for (place, value) in edits {
+            let place = place.index(bytes.len());
+            bytes[place] = value;
+        }
+        bytes.truncate(cut.index(bytes.len() * 4).max(1));
+        let _ = verify(&bytes, &payload(), &ring("plain"), None);
+        if let Ok(ring) = Keyring::parse(file, &bytes) {
+            let _ = verify(&read("made/sub.sig"), &payload(), &ring, None);
+            let _ = verify(&read("made/hard-before.sig"), &payload(), &ring, None);
+        }
+    }
+}

@@ -354,10 +354,10 @@ fn open(bytes: &[u8]) -> Result<(LiteralData, Vec<Signature>), SignatureError> {
         let mut inner = Vec::new();
         compressed
             .decompress()
-            .map_err(|error| form(&error.to_string()))?
+            .map_err(|error| form(&plain(&error.to_string())))?
             .take(MESSAGE_LIMIT + 1)
             .read_to_end(&mut inner)
-            .map_err(|error| form(&error.to_string()))?;
+            .map_err(|error| form(&plain(&error.to_string())))?;
         if inner.len() as u64 > MESSAGE_LIMIT {
             return Err(SignatureError::Bomb);
         }
@@ -399,6 +399,17 @@ fn open(bytes: &[u8]) -> Result<(LiteralData, Vec<Signature>), SignatureError> {
     Ok((text, signatures))
 }
 
+/// The first words of what the OpenPGP reader says; the rest may be a trace of its inside.
+fn plain(text: &str) -> String {
+    let first = text.split(['{', '\n']).next().unwrap_or_default();
+    first
+        .chars()
+        .take(120)
+        .collect::<String>()
+        .trim()
+        .to_owned()
+}
+
 fn form(reason: &str) -> SignatureError {
     SignatureError::Form {
         reason: reason.to_owned(),
@@ -410,7 +421,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<Packet>, SignatureError> {
         reframe(bytes).ok_or_else(|| form("a packet is cut short or not framed as one"))?;
     let packets: Vec<Packet> = PacketParser::new(framed.as_slice())
         .collect::<Result<_, _>>()
-        .map_err(|error| form(&error.to_string()))?;
+        .map_err(|error| form(&plain(&error.to_string())))?;
     if packets.is_empty() {
         return Err(form("it holds no packets"));
     }

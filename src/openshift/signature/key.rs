@@ -8,7 +8,7 @@ use pgp::crypto::hash::HashAlgorithm;
 use pgp::packet::{RevocationCode, Signature, SignatureType, SubpacketData};
 use pgp::types::{KeyDetails, Tag};
 
-use super::{Reason, Signer, is_strong, is_understood, time};
+use super::{Reason, Signer, is_strong, is_understood, plain, time};
 
 /// The largest file of keys that is read.
 const RING_LIMIT: usize = 4 << 20;
@@ -121,7 +121,7 @@ impl Keyring {
         }
         let wrong = |error: pgp::errors::Error| KeyringError::Form {
             name: name.to_owned(),
-            reason: error.to_string(),
+            reason: plain(&error.to_string()),
         };
         let mut keys = Vec::new();
         match std::str::from_utf8(bytes) {
