@@ -34,6 +34,19 @@ pub const COMPONENT_REPOSITORY: &str = "openshift/release";
 /// The repository of the graph-data image, under the destination.
 pub const GRAPH_REPOSITORY: &str = "openshift/graph-image";
 
+/// The image that graph data are laid on.
+pub const GRAPH_BASE_IMAGE: &str = "registry.access.redhat.com/ubi9/ubi:latest";
+
+/// Where graph data lie in their image; every path of the packed directory goes under it, owned by user and group 0.
+pub const GRAPH_DIRECTORY: &str = "/var/lib/cincinnati-graph-data";
+
+/// What the graph-data image runs: it hands its content to the update service beside it.
+pub const GRAPH_COMMAND: [&str; 3] = [
+    "/bin/bash",
+    "-c",
+    "exec cp -rp /var/lib/cincinnati-graph-data/* /var/lib/cincinnati/graph-data",
+];
+
 /// A word that names no architecture.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a release architecture: expected amd64, arm64, ppc64le, s390x or multi")]

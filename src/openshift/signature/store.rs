@@ -54,6 +54,12 @@ pub fn address(store: &str, digest: &Digest, number: u32) -> String {
     format!("{}/{}", store.trim_end_matches('/'), path(digest, number))
 }
 
+/// The path of a signature in the graph-data image, where an update service in the cluster looks for it.
+#[must_use]
+pub fn graph_data_path(digest: &Digest, number: u32) -> String {
+    format!("signatures/sha256/{}/signature-{number}", digest.hex())
+}
+
 /// The digest and the number that a path in a store stands for.
 #[must_use]
 pub fn parse_path(path: &str) -> Option<(Digest, u32)> {
@@ -184,6 +190,69 @@ pub fn of_digest(digest: &Digest, signatures: &[&[u8]]) -> Result<SignatureMap, 
             .map(|(index, bytes)| (format!("sha256-{}-{}", digest.hex(), index + 1), *bytes))
             .collect(),
     )
+}
+
+/// Signatures in an object that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadMapError {
+    /// It is neither YAML nor JSON of the expected shape.
+    #[error("not a ConfigMap")]
+    Yaml {
+        /// What is wrong, and where.
+        #[source]
+        source: serde_yaml::Error,
+    },
+    /// It is another object.
+    #[error("the object is a {found:?}; expected a ConfigMap")]
+    Kind {
+        /// What it says it is.
+        found: String,
+    },
+    /// A key does not name a digest.
+    #[error("key {key:?} does not start with \"sha256-\" and 64 hexadecimal digits")]
+    Key {
+        /// The key.
+        key: String,
+    },
+    /// A value is not Base64.
+    #[error("the value of key {key:?} is not Base64")]
+    Value {
+        /// The key.
+        key: String,
+        /// What is wrong, and where.
+        #[source]
+        source: base64::DecodeError,
+    },
+}
+
+/// Reads the signatures in an object of either form, as YAML or JSON; ascending by digest, then by key.
+pub fn read_map(bytes: &[u8]) -> Result<Vec<(Digest, Vec<u8>)>, ReadMapError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Map {
+        #[serde(default)]
+        kind: String,
+        binary_data: Option<BTreeMap<String, String>>,
+    }
+    let map: Map = serde_yaml::from_slice(bytes).map_err(|source| ReadMapError::Yaml { source })?;
+    if map.kind != "ConfigMap" {
+        return Err(ReadMapError::Kind { found: map.kind });
+    }
+    map.binary_data
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(key, value)| {
+            let digest = key
+                .strip_prefix("sha256-")
+                .and_then(|rest| rest.get(..64))
+                .and_then(|hex| Digest::from_hex(hex).ok())
+                .ok_or_else(|| ReadMapError::Key { key: key.clone() })?;
+            let signature = STANDARD
+                .decode(value.trim())
+                .map_err(|source| ReadMapError::Value { key, source })?;
+            Ok((digest, signature))
+        })
+        .collect()
 }
 
 /// The file that [`of_digest`] goes into.
@@ -473,6 +542,44 @@ mod tests {
                 "signature-sha256-aaaaaaaaaaaaaaaa.json"
             ),
             "the names scripts look for"
+        );
+    }
+
+    #[test]
+    fn signatures_can_be_read_back() {
+        let (a, b) = (digest("a"), digest("b"));
+        let map = aggregate(&[(b, b"one"), (a, b"two")]).unwrap();
+        let expected = vec![(a, b"two".to_vec()), (b, b"one".to_vec())];
+        for text in [map.to_yaml(), map.to_json()] {
+            assert_eq!(read_map(text.as_bytes()).unwrap(), expected, "{text}");
+        }
+        assert_eq!(
+            read_map(b"kind: ConfigMap\nbinaryData: {}\n").unwrap(),
+            [],
+            "an empty object holds none"
+        );
+        for (text, part) in [
+            ("kind: Secret", "\"Secret\""),
+            ("[]", "not a ConfigMap"),
+            ("kind: ConfigMap\nbinaryData: {x: ''}", "\"x\""),
+            (
+                &format!(
+                    "kind: ConfigMap\nbinaryData: {{sha256-{}-1: '?'}}",
+                    "a".repeat(64)
+                ),
+                "not Base64",
+            ),
+        ] {
+            let error = read_map(text.as_bytes()).unwrap_err();
+            assert!(
+                error.to_string().contains(part),
+                "{error} must contain {part:?}"
+            );
+        }
+        assert_eq!(
+            graph_data_path(&a, 1),
+            format!("signatures/sha256/{}/signature-1", "a".repeat(64)),
+            "the place in the graph-data image"
         );
     }
 
