@@ -22,7 +22,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RAN
 use url::Url;
 
 use super::error::RegistryError;
-use super::wire::{Ask, Endpoint, Kind, Reply, Target, drain, location};
+use super::wire::{Ask, COMMIT_PATIENCE, Endpoint, Kind, Reply, Target, drain, location};
 use super::{Client, header_digest, manifest_ask, stand_in};
 use crate::digest::Digest;
 use crate::oci::{Descriptor, MANIFEST_LIMIT, Manifest, OCI_INDEX};
@@ -227,10 +227,12 @@ impl Push {
         let sent = self.client.run(wire.send(&ask));
         let reply = match sent {
             Ok(reply) => reply,
-            // Who may not read there can still write here.
-            Err(RegistryError::Unauthorized { .. } | RegistryError::Forbidden { .. }) => {
-                return Ok(Mounting::Refused);
-            }
+            // Who may not read there can still write here, and a registry that fails to link can still take bytes.
+            Err(
+                RegistryError::Unauthorized { .. }
+                | RegistryError::Forbidden { .. }
+                | RegistryError::Server { .. },
+            ) => return Ok(Mounting::Refused),
             Err(error) => return Err(error),
         };
         match reply.status() {
@@ -571,11 +573,18 @@ impl Push {
         ask.headers
             .insert(CONTENT_LENGTH, HeaderValue::from(blob.size));
         let (sender, mut receiver) = tokio::sync::mpsc::channel::<io::Result<Bytes>>(WAITING);
-        let pulse = Arc::new(Pulse::default());
+        let pulse = Arc::new(Pulse {
+            polls: AtomicU64::new(0),
+            starved: AtomicBool::new(true),
+            ended: AtomicBool::new(false),
+        });
         let beat = pulse.clone();
         let stream = futures_util::stream::poll_fn(move |context| {
             let polled = receiver.poll_recv(context);
             beat.starved.store(polled.is_pending(), Ordering::Relaxed);
+            if matches!(polled, std::task::Poll::Ready(None)) {
+                beat.ended.store(true, Ordering::Relaxed);
+            }
             beat.polls.fetch_add(1, Ordering::Relaxed);
             polled
         });
@@ -583,17 +592,22 @@ impl Push {
         let task = self.client.runtime().spawn({
             let ask = ask.clone();
             async move {
-                let patience = wire.settings.idle_timeout;
+                let idle = wire.settings.idle_timeout;
                 let body = reqwest::Body::wrap_stream(stream);
                 let sending = wire.stream(&ask, body);
                 let mut sending = std::pin::pin!(sending);
                 let mut seen = 0;
                 let mut still = Instant::now();
                 loop {
-                    let turn = patience.min(Duration::from_secs(1));
+                    let turn = idle.min(Duration::from_secs(1));
                     if let Ok(outcome) = tokio::time::timeout(turn, &mut sending).await {
                         return outcome;
                     }
+                    let patience = if pulse.ended.load(Ordering::Relaxed) {
+                        idle * COMMIT_PATIENCE
+                    } else {
+                        idle
+                    };
                     let polls = pulse.polls.load(Ordering::Relaxed);
                     if polls != seen || pulse.starved.load(Ordering::Relaxed) {
                         seen = polls;
@@ -608,6 +622,7 @@ impl Push {
             }
         });
         let mut held: Option<Bytes> = None;
+        let mut complete = false;
         let failure = loop {
             let mut chunk = vec![0; CHUNK];
             let count = match read_full(bytes, &mut chunk) {
@@ -616,6 +631,7 @@ impl Push {
             };
             if count == 0 {
                 // Everything was found right, so the last bytes may go.
+                complete = true;
                 if let Some(last) = held.take() {
                     let _ = self.client.block_on(sender.send(Ok(last)));
                 }
@@ -649,6 +665,11 @@ impl Push {
                     .map_err(|error| RegistryError::Start(Box::new(error)))?
             })
             .inspect_err(|_| abort.abort())?;
+        if !complete && reply.status() < 300 {
+            return Err(ask
+                .protocol("an answer to the whole upload", "one to a part of it")
+                .into());
+        }
         Ok(self.ended(&ask, reply)?)
     }
 
@@ -782,12 +803,13 @@ impl Push {
 }
 
 /// What a stream of an upload shows of its state.
-#[derive(Default)]
 struct Pulse {
     /// How often the connection asked for more.
     polls: AtomicU64,
-    /// It waits for our bytes, and not we for it.
+    /// It waits for our bytes, or for its turn, and not we for it.
     starved: AtomicBool,
+    /// It has all bytes.
+    ended: AtomicBool,
 }
 
 impl Sink for Push {

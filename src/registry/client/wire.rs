@@ -29,6 +29,9 @@ const REDIRECTS: usize = 10;
 /// How often a place is asked while another one may have the same.
 const ATTEMPTS_BEFORE_NEXT: u32 = 2;
 
+/// How many times the idle timeout a registry may take to answer the end of an upload: it may hash or move the blob.
+pub(super) const COMMIT_PATIENCE: u32 = 5;
+
 /// How much of an answer that is an error, or is not needed, is read.
 const ERROR_LIMIT: usize = 64 << 10;
 
@@ -917,7 +920,12 @@ impl Wire {
         };
         self.counters.kinds[ask.kind as usize].fetch_add(1, Ordering::Relaxed);
         // The patience of a stream is kept by whoever feeds it.
-        let patience = self.settings.idle_timeout
+        let commits = if ask.kind == Kind::UploadEnd {
+            COMMIT_PATIENCE
+        } else {
+            1
+        };
+        let patience = self.settings.idle_timeout * commits
             + self.settings.connect_timeout
             + Duration::from_secs(ask.body.len() as u64 / SLOWEST);
         let sent = if streams {
