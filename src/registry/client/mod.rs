@@ -17,7 +17,7 @@
 //! Follows the OCI distribution specification 1.1, Docker's token authentication, and RFC 9110 for the rest.
 //!
 //! ## Why not a registry crate
-//! None of them fetches one token for many requests, goes on after a break, or retries; see the requirements above.
+//! Those at hand fetch a token per request, never repeat one, and know neither mirrors nor namespaced credentials.
 //!
 //! ## Why not async
 //! What is above this module works on bounded threads, with readers and writers. Only here do thousands of small
