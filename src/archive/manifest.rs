@@ -16,7 +16,7 @@
 //! * `parent` and `ancestors` are the stream's history: every sequence from the last one down to 1, at most 256 of
 //!   them; sequence 1 has none, and its lock is the stream's `genesis`.
 //! * `bases` are the locks on top of which the archive applies, any one of them sufficing: first those with a
-//!   sequence, ascending, then those given by file, ascending. A full archive has none.
+//!   sequence, ascending, then those given by file, ascending. A full archive has none, and provides its closure.
 //! * `built` is ascending by step, then by what it is for.
 //! * `files` commits to the members that nothing else commits to, ascending by name.
 
@@ -344,6 +344,10 @@ impl Manifest {
         if self.provides.count > self.closure.count || self.provides.bytes > self.closure.bytes {
             return fail("it provides more than its closure has".to_owned());
         }
+        let carried = |listed: &Listed| (listed.count, listed.bytes);
+        if self.is_full() && carried(&self.provides) != carried(&self.closure) {
+            return fail("it has no bases, but provides less than its closure has".to_owned());
+        }
         if let Some(built) = self.built.iter().find(|built| built.size > SIZE_LIMIT) {
             return fail(format!("{} has {} bytes", built.digest, built.size));
         }
@@ -428,7 +432,7 @@ pub(super) mod tests {
             ("[a-z0-9-]{1,64}", 1_u64..12, digest(), digest(), digest()),
             prop::collection::vec(digest(), 12),
             prop::collection::btree_set(1_u64..12, 0..4),
-            prop::collection::btree_set(digest(), 4..8),
+            prop::collection::btree_set(digest(), 0..8),
             prop::collection::btree_set(("[a-z-]{1,9}", ".{0,20}", digest(), 0..SIZE_LIMIT), 0..3),
             prop::collection::btree_map(
                 "(rules/[a-z]{1,9}|resources/[a-z@:.]{1,9}/[a-z]{1,9})",
@@ -470,6 +474,7 @@ pub(super) mod tests {
                 }
                 files.sort_by_key(|file| file.member.to_string());
                 let (count, more, bytes, provides, list) = lists;
+                let full = bases.is_empty();
                 let lock = Blob {
                     digest: lock,
                     size: 12,
@@ -489,7 +494,7 @@ pub(super) mod tests {
                         .collect(),
                     closure: Listed {
                         bytes,
-                        count: count + more,
+                        count: if full { count } else { count + more },
                         list: closure,
                     },
                     files,
@@ -497,7 +502,7 @@ pub(super) mod tests {
                     genesis: if sequence == 1 { lock.digest } else { genesis },
                     lock,
                     provides: Listed {
-                        bytes: bytes / 2,
+                        bytes: if full { bytes } else { bytes / 2 },
                         count,
                         list: if count == 0 { provides } else { list },
                     },

@@ -3,15 +3,15 @@
 //! What holds when [`verify`] succeeds: every part is there; every byte of every part is what the manifest, the
 //! blobs and the form make it, and not one byte more; the parts carry the blobs of the `provides` list, each once,
 //! in that order, with those digests and sizes; the lock, the lists and the files are those that the manifest
-//! commits to; the checksum file, where there is one, agrees; the archive fits the chain, where one is given; and
-//! on top of each base whose closure is given, nothing is missing.
+//! commits to; a full archive provides its whole closure; the checksum file, where there is one, agrees; the archive
+//! fits the chain, where one is given; and on top of each base whose closure is given, nothing is missing.
 //!
 //! Every part is read once. Reading, hashing the part and hashing its members run side by side. A part that is
 //! damaged does not stop the others: every failure is reported, at its file, member and byte.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -133,6 +133,13 @@ pub fn verify(
     let mut parts = Vec::new();
     let mut join = Join::default();
     for part in archive.parts() {
+        if options
+            .stop
+            .is_some_and(|stop| stop.load(Ordering::Relaxed))
+        {
+            found.add(ArchiveError::Stopped);
+            break;
+        }
         let check = Check {
             part,
             quick: options.quick,
@@ -198,18 +205,6 @@ pub fn verify(
                         .fold(0, |sum, blob| sum.saturating_add(blob.size)),
                     first: first.digest,
                 }),
-            }
-        }
-        // Without bases everything must be inside.
-        if manifest.is_full() {
-            let missing = bases::missing(&metadata.closure, &metadata.provides, &[]);
-            if let (Some(first), Some(part)) = (missing.first(), archive.part(1)) {
-                let flaw = Flaw::Inconsistent(format!(
-                    "the archive has no bases, but {} blobs of its closure are not inside, the first of them {}",
-                    missing.len(),
-                    first.digest
-                ));
-                found.add(flaw.at(part.path(), Some(&Member::Provides), tar::BLOCK));
             }
         }
     }
@@ -391,6 +386,9 @@ impl Check<'_> {
             walk(self.part, BufReader::new(file), None, found);
             return (None, false);
         }
+        if self.part.size() <= CHUNK as u64 {
+            return self.run_small(file, join, found);
+        }
         let (to_sum, summed) = channel::<Arc<Chunk>>();
         let (to_walk, walked) = channel::<Arc<Chunk>>();
         std::thread::scope(|scope| {
@@ -408,8 +406,7 @@ impl Check<'_> {
                 walk(part, Chunks::new(walked), join, &mut found);
                 found
             });
-            let size = usize::try_from(self.part.size()).map_or(CHUNK, |size| size.clamp(1, CHUNK));
-            let pool = Pool::new(size);
+            let pool = Pool::new(CHUNK);
             let mut at = 0;
             let broken = loop {
                 if self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
@@ -442,6 +439,23 @@ impl Check<'_> {
                 .for_each(|error| found.add(error));
             (Some(sum.finish()), !self.quick)
         })
+    }
+}
+
+impl Check<'_> {
+    /// The same for a part of one chunk, where there is nothing to do side by side.
+    fn run_small(&self, file: File, join: &mut Join, found: &mut Found) -> (Option<Digest>, bool) {
+        let mut bytes = Vec::new();
+        // One byte more than there should be shows that there is more.
+        let most = self.part.size() + 1;
+        if let Err(error) = file.take(most).read_to_end(&mut bytes) {
+            found.add(Flaw::Io(error).at(self.part.path(), None, 0));
+            return (None, false);
+        }
+        (self.progress)(bytes.len() as u64);
+        let join = (!self.quick).then_some(join);
+        walk(self.part, BufReader::new(Cursor::new(&bytes)), join, found);
+        (Some(Digest::of(&bytes)), !self.quick)
     }
 }
 
@@ -620,7 +634,7 @@ mod tests {
         for path in &files {
             let good = fs::read(path).unwrap();
             let name = path.file_name().unwrap().to_str().unwrap();
-            for at in (0..good.len()).step_by(11) {
+            for at in (0..good.len()).step_by(29) {
                 let mut bad = good.clone();
                 bad[at] ^= 1 << (at % 8);
                 fs::write(path, bad).unwrap();
@@ -647,8 +661,8 @@ mod tests {
             let mut starts: Vec<u64> = part.places().map(|(_, at)| at - tar::BLOCK).collect();
             starts.push(part.size() - tar::END);
             let before_members = starts[1];
-            // Every byte of the last part, which has members of every kind; of the others one in five.
-            let step = if part.header().part == 3 { 1 } else { 5 };
+            // Every byte of the last part, which has members of every kind; of the others one in eleven.
+            let step = if part.header().part == 3 { 1 } else { 11 };
             for at in (0..good.len()).step_by(step) {
                 let mut bad = good.clone();
                 bad[at] ^= 1 << (at % 8);
@@ -759,6 +773,61 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn large_parts_are_read_as_small_ones_are() {
+        let mut sample = Sample::of(&[300, CHUNK + 77, 5000]);
+        sample.blobs.push(sample.store.insert(&noise(9, 3 * CHUNK)));
+        let folder = tempfile::tempdir().unwrap();
+        let part_size = 2 * CHUNK as u64;
+        let parts = sample.export(&sample.contents(), part_size, folder.path());
+        all(folder.path(), &Options::default()).unwrap();
+        for path in &parts {
+            let good = fs::read(path).unwrap();
+            let part = Part::open(path).unwrap();
+            let places: Vec<(Entry, u64)> = part
+                .places()
+                .map(|(entry, start)| (entry.clone(), start))
+                .collect();
+            for (entry, start) in places {
+                for at in [start - 512, start, start + entry.length - 1] {
+                    let mut bad = good.clone();
+                    bad[usize::try_from(at).unwrap()] ^= 1;
+                    fs::write(path, bad).unwrap();
+                    let found = failures(folder.path());
+                    assert!(
+                        text(&found).contains(path.file_name().unwrap().to_str().unwrap()),
+                        "byte {at}: {}",
+                        text(&found)
+                    );
+                }
+            }
+            fs::write(path, good).unwrap();
+        }
+        let archive = only_archive(folder.path());
+        for length in [0, 600, CHUNK, CHUNK + 1] {
+            let good = fs::read(&parts[1]).unwrap();
+            fs::write(&parts[1], &good[..length]).unwrap();
+            let found = verify(&archive, &Options::default(), &|_| ()).unwrap_err();
+            assert!(
+                text(&found).contains("the file ends there"),
+                "{length}: {}",
+                text(&found)
+            );
+            fs::write(&parts[1], good).unwrap();
+        }
+        let stop = AtomicBool::new(true);
+        let options = Options {
+            stop: Some(&stop),
+            ..Options::default()
+        };
+        let found = verify(&archive, &options, &|_| ()).unwrap_err();
+        assert!(
+            matches!(found.errors[..], [ArchiveError::Stopped]),
+            "{}",
+            text(&found)
+        );
     }
 
     #[test]
@@ -1152,10 +1221,8 @@ mod tests {
         );
         let mut full = sample.contents();
         full.provides.pop();
-        let folder = tempfile::tempdir().unwrap();
-        sample.export(&full, PART_SIZE, folder.path());
         assert!(
-            text(&failures(folder.path())).contains("has no bases"),
+            matches!(Layout::of(&full, PART_SIZE), Err(ArchiveError::Contents(_))),
             "an archive without bases must be whole"
         );
     }
