@@ -98,7 +98,7 @@ fn a_host_that_nobody_knows_is_named() {
     site.imgbuild("lock")
         .ends(1)
         .says(&["imageset.yaml:5", "registry.nowhere.invalid"])
-        .hints(&["--skip IMAGE"]);
+        .hints(&["check the spelling", "resolver"]);
     assert!(!site.path("lockfiles").exists(), "nothing is written");
 }
 
@@ -131,7 +131,10 @@ fn a_wrong_password_is_refused_without_being_shown() {
         let pair = base64::engine::general_purpose::STANDARD.encode(format!("alice:{password}"));
         site.write(
             "auth.json",
-            format!("{{\"auths\":{{\"{UPSTREAM}\":{{\"auth\":\"{pair}\"}}}}}}"),
+            format!(
+                "{{\"auths\":{{\"{}\":{{\"auth\":\"{pair}\"}}}}}}",
+                upstream.address()
+            ),
         );
         pair
     };
