@@ -2,7 +2,11 @@
 //!
 //! One binary, a module per story; [`site`] has what they stand on.
 
+mod air_gap;
+mod bad_day;
 mod bad_input;
 mod bytes;
 mod incremental;
+mod killed;
+mod once;
 mod site;
