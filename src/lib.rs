@@ -6,6 +6,7 @@ pub mod chart;
 pub mod cli;
 pub mod config;
 pub mod deliver;
+pub mod demo;
 pub mod digest;
 pub mod hint;
 pub mod oci;

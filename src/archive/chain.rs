@@ -484,3 +484,338 @@ pub fn decide(head: Option<&Head>, manifest: &Manifest, chain: Option<&Chain>) -
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::manifest::tests::manifest;
+    use super::super::samples::Sample;
+    use super::super::{Contents, Layout};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn id(text: &str) -> Digest {
+        Digest::of(text.as_bytes())
+    }
+
+    fn lines() -> impl Strategy<Value = Chain> {
+        let base = prop_oneof![
+            (1_u64..9).prop_map(LineBase::Sequence),
+            any::<[u8; 32]>().prop_map(|bytes| LineBase::Lock(Digest::from_bytes(bytes))),
+        ];
+        let line = (
+            any::<[[u8; 32]; 2]>(),
+            prop::collection::btree_set(base, 0..4),
+            any::<[u64; 2]>(),
+            0..=SIZE_LIMIT,
+        );
+        prop::collection::vec(line, 0..6).prop_map(|lines| {
+            let mut chain = Chain::default();
+            for (sequence, ([archive_id, lock], bases, [provides, bytes], part_size)) in
+                (1..).zip(lines)
+            {
+                let line = Line {
+                    sequence,
+                    archive_id: Digest::from_bytes(archive_id),
+                    parent: chain.last().map(|line| line.archive_id),
+                    bases: bases
+                        .into_iter()
+                        .filter(
+                            |base| !matches!(base, LineBase::Sequence(base) if *base >= sequence),
+                        )
+                        .collect(),
+                    lock: Digest::from_bytes(lock),
+                    provides,
+                    bytes,
+                    part_size,
+                };
+                chain.append(line).unwrap();
+            }
+            chain
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_chain_survives_printing(chain in lines()) {
+            prop_assert_eq!(Chain::parse(&chain.to_string()).unwrap(), chain);
+        }
+
+        #[test]
+        fn a_changed_chain_is_refused_or_another(chain in lines(), at in any::<prop::sample::Index>(), byte in 0_u8..127) {
+            let mut text = chain.to_string().into_bytes();
+            if !text.is_empty() {
+                let at = at.index(text.len());
+                text[at] = byte;
+                let text = String::from_utf8(text).unwrap();
+                if let Ok(parsed) = Chain::parse(&text) {
+                    prop_assert_eq!(parsed.to_string(), text, "whatever is read has one form");
+                }
+            }
+        }
+
+        #[test]
+        fn every_archive_fits_a_chain_that_ends_with_its_line(manifest in manifest()) {
+            let head = Head::of(&manifest);
+            prop_assert_eq!(decide(Some(&head), &manifest, None), Decision::AlreadyAdopted);
+            prop_assert_eq!(decide(None, &manifest, None), Decision::First);
+            let line = Line::of(&manifest, 1 << 30);
+            prop_assert_eq!(Line::parse(&line.to_string()), Some(line));
+        }
+    }
+
+    #[test]
+    fn a_line_has_the_form_that_reviews_depend_on() {
+        let chain = history("", 2).1;
+        insta::assert_snapshot!(chain, @r"
+        1 id=sha256:a1f8866ff7a3902daae3378db4595cc945712545b0cb8038080b9da83b9596a9 parent=- bases=- lock=sha256:a5cf689bd5e551ac22b4a5cee21584d0635b4bc7a67cd2f25ba5e38b3457fd89 provides=2 bytes=30 part=1048576
+        2 id=sha256:f694df5bc2620b483226e71b5c8f52ef7407dbde3894e863c32d8b3fe02f8517 parent=sha256:a1f8866ff7a3902daae3378db4595cc945712545b0cb8038080b9da83b9596a9 bases=1 lock=sha256:73b902b5b08b69aafd847120f75ce0a2969e87e9e3349adab73b0396b4fd6805 provides=2 bytes=30 part=1048576
+        ");
+    }
+
+    #[test]
+    fn a_chain_that_is_broken_is_refused_with_the_place() {
+        let good = history("", 4).1.to_string();
+        let lines: Vec<&str> = good.lines().collect();
+        for (text, expected) in [
+            (good.replace('\n', "\r\n"), "line 1"),
+            (good.trim_end().to_owned(), "line 4"),
+            (good.replacen("1 id", "01 id", 1), "line 1"),
+            (good.replacen(" lock=", "  lock=", 1), "line 1"),
+            (good.replacen("parent=-", "parent=", 1), "line 1"),
+            (good.replacen("bases=1", "bases=1,", 1), "line 2"),
+            (good.replacen("bases=1", "bases=1,1", 1), "line 2"),
+            (format!("<<<<<<< HEAD\n{good}"), "line 1"),
+            (
+                format!("{}\n{}\n", lines[0], lines[2]),
+                "sequence 3 where 2 must be",
+            ),
+            (format!("{}\n", lines[1]), "sequence 2 where 1 must be"),
+            (
+                good.replacen(
+                    &lines[1][..40],
+                    &format!("2 id={}", &id("x").to_string()[..35]),
+                    1,
+                ),
+                "sequence 3 has parent",
+            ),
+            (
+                good.replacen("parent=-", &format!("parent={}", id("x")), 1),
+                "sequence 1 has parent",
+            ),
+            (
+                good.replacen("bases=1", "bases=2", 1),
+                "on top of sequence 2",
+            ),
+            (
+                good.replacen("bases=1", "bases=0", 1),
+                "on top of sequence 0",
+            ),
+        ] {
+            let error = Chain::parse(&text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error} must say {expected:?}");
+        }
+    }
+
+    /// The manifests of a stream's first archives, each on top of the one before it, and its chain. Another `salt`
+    /// gives other archives after the second.
+    fn history(salt: &str, length: u64) -> (Vec<Manifest>, Chain) {
+        let sample = Sample::of(&[10, 20]);
+        let locks: Vec<String> = (1..=length)
+            .map(|sequence| {
+                let salt = if sequence > 2 { salt } else { "" };
+                format!("version = 1\n# {sequence}{salt}\n")
+            })
+            .collect();
+        let mut chain = Chain::default();
+        let mut manifests = Vec::new();
+        for (sequence, lock) in (1..).zip(&locks) {
+            let mut contents: Contents<'_> = sample.contents();
+            contents.sequence = sequence;
+            contents.lock = lock.as_bytes();
+            contents.genesis = id(&locks[0]);
+            contents.ancestors = chain.ancestors(sequence);
+            contents.parent = chain.last().map(|line| line.archive_id);
+            if let Some(last) = chain.last() {
+                contents.bases = vec![Base {
+                    sequence: Some(last.sequence),
+                    lock: last.lock,
+                }];
+            }
+            let layout = Layout::of(&contents, 1 << 20).unwrap();
+            chain.append(layout.line()).unwrap();
+            manifests.push(layout.manifest().clone());
+        }
+        (manifests, chain)
+    }
+
+    #[test]
+    fn a_chain_holds_each_of_its_archives_and_no_other() {
+        let (manifests, chain) = history("", 5);
+        let (others, _) = history(" other", 5);
+        for (ours, theirs) in manifests.iter().zip(&others) {
+            assert_eq!(chain.check(ours), Ok(()), "its own archives fit");
+            if ours.sequence > 2 {
+                assert!(
+                    matches!(
+                        chain.check(theirs),
+                        Err(ChainError::Other { sequence, .. }) if sequence > 2
+                    ),
+                    "another archive with the same number does not"
+                );
+            }
+        }
+        let first = chain.to_string();
+        let first = Chain::parse(first.split_inclusive('\n').next().unwrap()).unwrap();
+        assert_eq!(
+            first.check(&manifests[3]),
+            Err(ChainError::Absent {
+                sequence: 4,
+                last: 1
+            }),
+            "a chain that ends before it cannot tell"
+        );
+    }
+
+    #[test]
+    fn what_an_archive_is_to_a_destination() {
+        let (ours, chain) = history("", 300);
+        let (theirs, other_chain) = history(" other", 300);
+        let at = |manifests: &[Manifest], sequence: usize| manifests[sequence - 1].clone();
+        let head = |sequence| Some(Head::of(&at(&ours, sequence)));
+        let fork = |sequence: usize| Decision::Fork {
+            sequence: sequence as u64,
+            ours: at(&ours, sequence).archive_id(),
+            theirs: at(&theirs, sequence).archive_id(),
+        };
+        let full = |sequence| {
+            let mut manifest = at(&ours, sequence);
+            manifest.bases.clear();
+            manifest
+        };
+        let mut stranger = at(&ours, 9);
+        stranger.stream = "other".parse().unwrap();
+        let mut reborn = at(&ours, 9);
+        reborn.genesis = id("another genesis");
+        let table = [
+            (
+                "nothing was adopted",
+                None,
+                at(&ours, 7),
+                None,
+                Decision::First,
+            ),
+            (
+                "the head",
+                head(7),
+                at(&ours, 7),
+                None,
+                Decision::AlreadyAdopted,
+            ),
+            ("the next", head(7), at(&ours, 8), None, Decision::Next),
+            ("a later one", head(7), at(&ours, 12), None, Decision::Next),
+            ("an older one", head(7), at(&ours, 4), None, Decision::Older),
+            (
+                "one so old that nobody remembers",
+                head(290),
+                at(&ours, 4),
+                None,
+                Decision::Older,
+            ),
+            (
+                "another with the head's number",
+                head(7),
+                at(&theirs, 7),
+                None,
+                fork(3),
+            ),
+            (
+                "one after another with the head's number",
+                head(7),
+                at(&theirs, 9),
+                None,
+                fork(3),
+            ),
+            (
+                "an older one of another line",
+                head(7),
+                at(&theirs, 4),
+                None,
+                fork(3),
+            ),
+            (
+                "another at the first difference",
+                head(3),
+                at(&theirs, 3),
+                None,
+                fork(3),
+            ),
+            (
+                "another stream",
+                head(7),
+                stranger,
+                None,
+                Decision::Unrelated(Unrelated::Stream),
+            ),
+            (
+                "another beginning",
+                head(7),
+                reborn,
+                None,
+                Decision::Unrelated(Unrelated::Genesis),
+            ),
+            (
+                "the last that remembers the head",
+                head(7),
+                at(&ours, 263),
+                None,
+                Decision::Next,
+            ),
+            (
+                "too far away",
+                head(7),
+                at(&ours, 264),
+                None,
+                Decision::Unrelated(Unrelated::Distance),
+            ),
+            (
+                "too far away, but full",
+                head(7),
+                full(264),
+                None,
+                Decision::Next,
+            ),
+            (
+                "too far away, but on one chain",
+                head(7),
+                at(&ours, 264),
+                Some(&chain),
+                Decision::Next,
+            ),
+            (
+                "too far away, on another chain",
+                head(7),
+                at(&ours, 264),
+                Some(&other_chain),
+                fork(7),
+            ),
+        ];
+        for (what, head, manifest, chain, expected) in table {
+            let found = decide(head.as_ref(), &manifest, chain);
+            match (&found, &expected) {
+                // Where the two sides of a chain stand is told by the numbers.
+                (Decision::Fork { sequence: a, .. }, Decision::Fork { sequence: b, .. }) => {
+                    assert_eq!(a, b, "{what}");
+                }
+                _ => assert_eq!(found, expected, "{what}"),
+            }
+        }
+        let short = Chain {
+            lines: chain.lines()[..5].to_vec(),
+        };
+        assert_eq!(
+            decide(head(7).as_ref(), &at(&ours, 264), Some(&short)),
+            Decision::Unrelated(Unrelated::Distance),
+            "a chain that ends before the head joins nothing"
+        );
+    }
+}

@@ -221,6 +221,9 @@ impl Hint for ArchiveError {
                 "copy {} again, or export that part again",
                 file.display()
             )),
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::FileTooLarge => {
+                Some("the file system takes no file of that size: use a smaller part size (FAT: below 4 GiB)".to_owned())
+            }
             Self::Renamed { expected, .. } => Some(format!("rename it to {expected}")),
             _ => None,
         }

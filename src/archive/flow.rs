@@ -4,6 +4,7 @@
 //! these runs on a thread of its own over the same chunks. A chunk's buffer goes back to the [`Pool`] when the last
 //! reader lets go of it, so the slowest reader sets the pace and memory stays at [`CHUNKS`] × [`CHUNK`].
 
+use std::cell::Cell;
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
 use std::ops::Deref;
 use std::sync::Arc;
@@ -20,20 +21,31 @@ pub(super) const CHUNKS: usize = 12;
 pub(super) struct Pool {
     home: Sender<Vec<u8>>,
     free: Receiver<Vec<u8>>,
+    size: usize,
+    made: Cell<usize>,
 }
 
 impl Pool {
+    /// Buffers of `size` bytes, made as they are needed.
     pub(super) fn new(size: usize) -> Self {
         let (home, free) = channel();
-        for _ in 0..CHUNKS {
-            home.send(vec![0; size])
-                .expect("the other end is right here");
+        Self {
+            home,
+            free,
+            size,
+            made: Cell::new(0),
         }
-        Self { home, free }
     }
 
     /// An empty buffer, of full length; waits until one is free.
     pub(super) fn take(&self) -> Vec<u8> {
+        if let Ok(buffer) = self.free.try_recv() {
+            return buffer;
+        }
+        if self.made.get() < CHUNKS {
+            self.made.set(self.made.get() + 1);
+            return vec![0; self.size];
+        }
         self.free.recv().expect("the pool holds a sender itself")
     }
 

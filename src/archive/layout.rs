@@ -19,7 +19,7 @@ use crate::store::Blob;
 /// The one content of `oci-layout`, as the OCI image specification has it.
 pub const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
-/// Smallest part size that parts are laid out for, whatever is in them.
+/// Smallest span that is not the last one.
 const LEAST_SPAN: u64 = tar::BLOCK;
 
 /// What goes into an archive.

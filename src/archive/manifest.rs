@@ -16,7 +16,7 @@
 //! * `parent` and `ancestors` are the stream's history: every sequence from the last one down to 1, at most 256 of
 //!   them; sequence 1 has none, and its lock is the stream's `genesis`.
 //! * `bases` are the locks on top of which the archive applies, any one of them sufficing: first those with a
-//!   sequence, ascending, then those given by file, ascending. A full archive has none.
+//!   sequence, ascending, then those given by file, ascending. A full archive has none, and provides its closure.
 //! * `built` is ascending by step, then by what it is for.
 //! * `files` commits to the members that nothing else commits to, ascending by name.
 
@@ -344,6 +344,10 @@ impl Manifest {
         if self.provides.count > self.closure.count || self.provides.bytes > self.closure.bytes {
             return fail("it provides more than its closure has".to_owned());
         }
+        let carried = |listed: &Listed| (listed.count, listed.bytes);
+        if self.is_full() && carried(&self.provides) != carried(&self.closure) {
+            return fail("it has no bases, but provides less than its closure has".to_owned());
+        }
         if let Some(built) = self.built.iter().find(|built| built.size > SIZE_LIMIT) {
             return fail(format!("{} has {} bytes", built.digest, built.size));
         }
@@ -410,5 +414,214 @@ pub(super) const fn member_limit(member: &Member) -> u64 {
         Member::Part => super::PART_HEADER_LIMIT,
         Member::Blob(_) | Member::Span { .. } => SIZE_LIMIT,
         _ => FILE_LIMIT,
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn digest() -> impl Strategy<Value = Digest> {
+        any::<[u8; 32]>().prop_map(Digest::from_bytes)
+    }
+
+    /// Manifests that can be.
+    pub(in super::super) fn manifest() -> impl Strategy<Value = Manifest> {
+        (
+            ("[a-z0-9-]{1,64}", 1_u64..12, digest(), digest(), digest()),
+            prop::collection::vec(digest(), 12),
+            prop::collection::btree_set(1_u64..12, 0..4),
+            prop::collection::btree_set(digest(), 0..8),
+            prop::collection::btree_set(("[a-z-]{1,9}", ".{0,20}", digest(), 0..SIZE_LIMIT), 0..3),
+            prop::collection::btree_map(
+                "(rules/[a-z]{1,9}|resources/[a-z@:.]{1,9}/[a-z]{1,9})",
+                (digest(), 0_u64..9999),
+                0..4,
+            ),
+            (0_u64..9, 0_u64..9, 0_u64..1 << 60, digest(), digest()),
+        )
+            .prop_map(|(first, ids, sequences, locks, built, files, lists)| {
+                let (stream, sequence, genesis, lock, closure) = first;
+                let ancestors: Vec<(u64, Digest)> = (1..sequence).rev().zip(ids).collect();
+                let mut locks = locks.into_iter();
+                let mut bases: Vec<Base> = sequences
+                    .into_iter()
+                    .filter(|base| *base < sequence)
+                    .filter_map(|sequence| {
+                        Some(Base {
+                            sequence: Some(sequence),
+                            lock: locks.next()?,
+                        })
+                    })
+                    .collect();
+                bases.extend(locks.map(|lock| Base {
+                    sequence: None,
+                    lock,
+                }));
+                let mut files: Vec<File> = files
+                    .into_iter()
+                    .filter_map(|(name, (digest, size))| {
+                        Some(File {
+                            member: Member::parse(&format!("imgbuild/{name}")).ok()?,
+                            blob: Blob { digest, size },
+                        })
+                    })
+                    .collect();
+                for member in [Member::OciLayout, Member::Index] {
+                    let blob = Blob::of(b"x");
+                    files.push(File { member, blob });
+                }
+                files.sort_by_key(|file| file.member.to_string());
+                let (count, more, bytes, provides, list) = lists;
+                let full = bases.is_empty();
+                let lock = Blob {
+                    digest: lock,
+                    size: 12,
+                };
+                Manifest {
+                    parent: ancestors.first().map(|(_, id)| *id),
+                    ancestors,
+                    bases,
+                    built: built
+                        .into_iter()
+                        .map(|(step, reference, digest, size)| Built {
+                            digest,
+                            reference,
+                            size,
+                            step,
+                        })
+                        .collect(),
+                    closure: Listed {
+                        bytes,
+                        count: if full { count } else { count + more },
+                        list: closure,
+                    },
+                    files,
+                    format: Format,
+                    genesis: if sequence == 1 { lock.digest } else { genesis },
+                    lock,
+                    provides: Listed {
+                        bytes: if full { bytes } else { bytes / 2 },
+                        count,
+                        list: if count == 0 { provides } else { list },
+                    },
+                    sequence,
+                    stream: stream.parse().unwrap(),
+                }
+            })
+    }
+
+    /// The keys of a JSON object and of all objects in it, in the order they stand in the text.
+    fn keys_ascend(value: &serde_json::Value) -> bool {
+        match value {
+            serde_json::Value::Object(map) => {
+                map.keys().is_sorted() && map.values().all(keys_ascend)
+            }
+            serde_json::Value::Array(items) => items.iter().all(keys_ascend),
+            _ => true,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_manifest_survives_printing(manifest in manifest()) {
+            let text = manifest.print();
+            let parsed = Manifest::parse(&text).unwrap();
+            prop_assert_eq!(&parsed, &manifest);
+            prop_assert_eq!(parsed.archive_id(), Digest::of(&text), "the id is the SHA-256 of the text");
+            let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            prop_assert!(keys_ascend(&value));
+            let mut sorted = serde_json::to_vec(&value).unwrap();
+            sorted.push(b'\n');
+            prop_assert_eq!(sorted, text, "sorted keys, no spaces, one line feed");
+        }
+
+        #[test]
+        fn a_changed_manifest_is_refused_or_another(manifest in manifest(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let text = manifest.print();
+            let mut changed = text.clone();
+            let at = at.index(changed.len());
+            changed[at] = byte;
+            if let Ok(parsed) = Manifest::parse(&changed) {
+                prop_assert_eq!(parsed.print(), changed, "whatever is read has one form");
+            }
+        }
+    }
+
+    #[test]
+    fn the_form_of_a_manifest_is_pinned() {
+        let sample = super::super::samples::Sample::of(&[5, 6]);
+        let layout = super::super::Layout::of(&sample.delta(), 1 << 20).unwrap();
+        let text = String::from_utf8(layout.manifest_bytes().to_vec()).unwrap();
+        insta::assert_snapshot!(text.replace("],", "],\n").replace("},", "},\n"), @r#"
+        {"ancestors":[[2,"sha256:16367aacb67a4a017c8da8ab95682ccb390863780f7114dda0a0e0c55644c7c4"],
+        [1,"sha256:a7937b64b8caa58f03721bb6bacf5c78cb235febe0e70b1b84cd99541461a08e"]],
+        "bases":[[2,"sha256:36284ebaa2a05e07f6a8508ff2f4d37cf1e4f6a237234e8ee60613633e947201"],
+        ["sha256:59e706580fe5a9d4a978beaee3473ec03c273bc83886424dae57d1806f4c3010"]],
+        "built":[{"digest":"sha256:bf0e7878fa8e446117b46f827f1d0c97719a2abea22c04c464de006659132bf1","for":"registry.example/redhat/index:v4.16","size":5,"step":"pack-image"}],
+        "closure":{"bytes":11,"count":2,"list":"sha256:f518c5bf15548a01a9bab711aea014543005e4e876d642a87fe24850b387f1d6"},
+        "files":[["imgbuild/resources/site-a/idms-oc-mirror.yaml",27,"sha256:a6ea237c6e86f11e842f23fad2b2be6d836f446c73284d03d8be02a463f04c74"],
+        ["imgbuild/rules/catalog.toml",7,"sha256:a59b054e8ef7a3a30bbc7135d8060cd4fad8572b6ef2332669f9798870f86caa"],
+        ["imgbuild/rules/release.toml",9,"sha256:f39d7974dc79c3bf35d8ee6bae3d5342e9781f2d8c2d1a5b717a63713e75b88a"],
+        ["index.json",34,"sha256:bc5857ac9458293d5111ab85c952172cd7f56bceb4e3014ddc4cafac8927b313"],
+        ["oci-layout",30,"sha256:18f0797eab35a4597c1e9624aa4f15fd91f6254e5538c1e0d193b2a95dd4acc6"]],
+        "format":"imgbuild-archive/1","genesis":"sha256:aeebad4a796fcc2e15dc4c6061b45ed9b373f26adfc798ca7d2d8cc58182718e","lock":{"digest":"sha256:dbab12665d98aef021ba64953c61b0ed8a908cfb56a1c01e2fcb4b052b71a2a1","size":12},
+        "parent":"sha256:16367aacb67a4a017c8da8ab95682ccb390863780f7114dda0a0e0c55644c7c4","provides":{"bytes":5,"count":1,"list":"sha256:8195ab08df7322807a65ded8609c051cae846e51bf4325777ce74bdbc935639d"},
+        "seq":3,"stream":"prod"}
+        "#);
+    }
+
+    #[test]
+    fn a_manifest_of_the_future_is_refused_by_name() {
+        let sample = super::super::samples::Sample::of(&[5, 6]);
+        let layout = super::super::Layout::of(&sample.delta(), 1 << 20).unwrap();
+        let text = String::from_utf8(layout.manifest_bytes().to_vec()).unwrap();
+        let future = text
+            .replace(FORMAT, "imgbuild-archive/2")
+            .replace("\"seq\"", "\"number\"");
+        match Manifest::parse(future.as_bytes()) {
+            Err(Flaw::Format { found }) => {
+                assert_eq!(found, "imgbuild-archive/2", "the format is named");
+            }
+            other => panic!("this is another format: {other:?}"),
+        }
+        for (what, changed) in [
+            (
+                "an unknown key",
+                text.replace("{\"ancestors\"", "{\"a\":1,\"ancestors\""),
+            ),
+            (
+                "a null",
+                text.replace("\"provides\"", "\"parity\":null,\"provides\""),
+            ),
+            ("a key that is missing", text.replace("\"seq\":3,", "")),
+            ("a space", text.replacen(':', ": ", 1)),
+            ("no line feed", text.trim_end().to_owned()),
+            ("another stream", text.replace("\"prod\"", "\"Prod\"")),
+            ("another digest", text.replacen("sha256:", "sha512:", 1)),
+            (
+                "a number as text",
+                text.replace("\"seq\":3", "\"seq\":\"3\""),
+            ),
+            (
+                "more provided than there is",
+                text.replace("\"count\":1", "\"count\":3"),
+            ),
+            (
+                "a member that is no file",
+                text.replace("imgbuild/rules/catalog.toml", "imgbuild/lock.toml"),
+            ),
+            (
+                "files in another order",
+                text.replace("imgbuild/rules/catalog.toml", "zulu"),
+            ),
+        ] {
+            assert_ne!(text, changed, "{what} is a change");
+            assert!(
+                Manifest::parse(changed.as_bytes()).is_err(),
+                "{what} must be refused"
+            );
+        }
     }
 }

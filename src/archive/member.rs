@@ -425,3 +425,139 @@ pub(super) fn expect_canonical(bytes: &[u8], value: &impl Serialize) -> Result<(
         offset: compare.at as u64,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn digest() -> impl Strategy<Value = Digest> {
+        any::<[u8; 32]>().prop_map(Digest::from_bytes)
+    }
+
+    fn member() -> impl Strategy<Value = Member> {
+        prop_oneof![
+            Just(Member::Part),
+            Just(Member::Manifest),
+            Just(Member::Closure),
+            Just(Member::Provides),
+            Just(Member::Lock),
+            Just(Member::OciLayout),
+            Just(Member::Index),
+            "[a-zA-Z0-9_@:+=~-][a-zA-Z0-9._-]{0,20}".prop_map(Member::Rule),
+            "[a-z0-9-]{1,9}(/[a-z.-]{3,9}){0,3}".prop_filter_map("dots", |path| {
+                Member::parse(&format!("imgbuild/resources/{path}")).ok()
+            }),
+            digest().prop_map(Member::Blob),
+            (digest(), 1_u32..=9999, 0_u32..=9999).prop_map(|(digest, number, more)| {
+                let of = (number + more).clamp(2, 9999);
+                Member::Span { digest, number, of }
+            }),
+        ]
+    }
+
+    fn header() -> impl Strategy<Value = PartHeader> {
+        let entry = (member(), 0..=SIZE_LIMIT, 1..=SIZE_LIMIT).prop_map(|(member, at, length)| {
+            let offset = match member {
+                Member::Span { number, .. } if number > 1 => at.max(1),
+                _ => 0,
+            };
+            Entry {
+                member,
+                offset,
+                length,
+            }
+        });
+        (
+            digest(),
+            prop::collection::vec(entry, 0..9),
+            1_u32..=9999,
+            0_u32..9999,
+        )
+            .prop_map(|(archive, entries, part, more)| PartHeader {
+                archive,
+                entries,
+                of: (part + more).min(9999),
+                part,
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn a_member_survives_printing(member in member()) {
+            let name = member.to_string();
+            prop_assert!(name.len() <= tar::NAME_LIMIT);
+            prop_assert_eq!(name.len() as u64, member.name_length());
+            prop_assert_eq!(Member::parse(&name).unwrap(), member);
+        }
+
+        #[test]
+        fn any_name_is_read_without_panic(name in "(blobs/sha256/|imgbuild/|spans/|resources/|rules/|\\PC|\\.|/|[0-9a-f]{64}|-of-|0001){0,8}") {
+            if let Ok(member) = Member::parse(&name) {
+                prop_assert_eq!(member.to_string(), name, "a member has one name");
+            }
+        }
+
+        #[test]
+        fn part_json_survives_printing(header in header()) {
+            let text = header.print();
+            let entries: u64 = header.entries.iter().map(|entry| entry.json_length() + 1).sum();
+            prop_assert_eq!(
+                text.len() as u64,
+                PartHeader::EMPTY_LENGTH + entries.saturating_sub(1),
+                "its length is what the layout counts"
+            );
+            prop_assert_eq!(PartHeader::parse(&text).unwrap(), header);
+        }
+
+        #[test]
+        fn a_changed_part_json_is_refused_or_another(header in header(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let mut text = header.print();
+            let at = at.index(text.len());
+            text[at] = byte;
+            if let Ok(parsed) = PartHeader::parse(&text) {
+                prop_assert_eq!(parsed.print(), text, "whatever is read has one form");
+            }
+        }
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere_are_no_members() {
+        let hex = "a".repeat(64);
+        for name in [
+            String::new(),
+            "/".to_owned(),
+            "/etc/passwd".to_owned(),
+            "../index.json".to_owned(),
+            "./index.json".to_owned(),
+            "index.json/".to_owned(),
+            "INDEX.JSON".to_owned(),
+            "imgbuild".to_owned(),
+            "imgbuild/".to_owned(),
+            "imgbuild/rules/".to_owned(),
+            "imgbuild/rules/a/b".to_owned(),
+            "imgbuild/rules/..".to_owned(),
+            "imgbuild/rules/a\0b".to_owned(),
+            "imgbuild/rules/a\\b".to_owned(),
+            "imgbuild/rules/a b".to_owned(),
+            "imgbuild/rules/ä".to_owned(),
+            format!("imgbuild/rules/{}", "a".repeat(86)),
+            "imgbuild/resources/..".to_owned(),
+            "imgbuild/resources/./a".to_owned(),
+            "imgbuild/resources//a".to_owned(),
+            "imgbuild/resources/a/".to_owned(),
+            "imgbuild/resources/a/../../../x".to_owned(),
+            format!("blobs/sha256/{}", "A".repeat(64)),
+            format!("blobs/sha256/{hex}a"),
+            format!("blobs/sha512/{hex}"),
+            format!("blobs/sha256/{hex}/"),
+            format!("imgbuild/spans/{hex}.0000-of-0002"),
+            format!("imgbuild/spans/{hex}.0003-of-0002"),
+            format!("imgbuild/spans/{hex}.0001-of-0001"),
+            format!("imgbuild/spans/{hex}.1-of-2"),
+            format!("imgbuild/spans/{hex}.00001-of-0002"),
+        ] {
+            assert!(Member::parse(&name).is_err(), "{name:?} is no member");
+        }
+    }
+}

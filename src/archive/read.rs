@@ -909,13 +909,14 @@ impl Set {
 #[derive(Debug)]
 pub struct Blobs<'a> {
     paths: Vec<&'a Path>,
-    /// Ascending by digest, then offset.
+    /// Ascending by digest, then archive, then offset.
     pieces: Vec<Piece>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Piece {
     digest: Digest,
+    archive: u32,
     offset: u64,
     length: u64,
     path: u32,
@@ -928,21 +929,21 @@ impl<'a> Blobs<'a> {
     pub fn of(archives: impl IntoIterator<Item = &'a Archive>) -> Self {
         let mut paths = Vec::new();
         let mut pieces = Vec::new();
-        for part in archives
-            .into_iter()
-            .flat_map(|archive| archive.parts.values())
-        {
-            let path = u32::try_from(paths.len()).expect("so many files cannot be named");
-            paths.push(part.path());
-            for (entry, start) in part.places() {
-                if let Some(digest) = entry.member.digest() {
-                    pieces.push(Piece {
-                        digest,
-                        offset: entry.offset,
-                        length: entry.length,
-                        path,
-                        start,
-                    });
+        for (archive, parts) in (0..).zip(archives) {
+            for part in parts.parts.values() {
+                let path = u32::try_from(paths.len()).expect("so many files cannot be named");
+                paths.push(part.path());
+                for (entry, start) in part.places() {
+                    if let Some(digest) = entry.member.digest() {
+                        pieces.push(Piece {
+                            digest,
+                            archive,
+                            offset: entry.offset,
+                            length: entry.length,
+                            path,
+                            start,
+                        });
+                    }
                 }
             }
         }
@@ -950,30 +951,21 @@ impl<'a> Blobs<'a> {
         Self { paths, pieces }
     }
 
-    /// The pieces that make up `blob`, in order; `None` unless they are all here.
-    fn pieces(&self, blob: &Blob) -> Option<Vec<Piece>> {
+    /// The pieces that make up `blob`, in order; `None` unless one archive has them all.
+    fn pieces(&self, blob: &Blob) -> Option<&[Piece]> {
         let from = self
             .pieces
             .partition_point(|piece| piece.digest < blob.digest);
-        let mut pieces = Vec::new();
-        let mut at = 0;
-        let here = self.pieces[from..]
-            .iter()
-            .take_while(|piece| piece.digest == blob.digest);
-        let mut whole = false;
-        for piece in here {
-            // Several archives may carry the blob, whole or cut differently: any piece that continues will do, and
-            // one that is the whole blob does at once.
-            if piece.offset == 0 && piece.length == blob.size {
-                return Some(vec![*piece]);
-            }
-            if piece.offset == at && piece.length > 0 && at + piece.length <= blob.size {
-                pieces.push(*piece);
-                at += piece.length;
-                whole = at == blob.size;
-            }
-        }
-        whole.then_some(pieces)
+        let rest = &self.pieces[from..];
+        let here = rest.partition_point(|piece| piece.digest == blob.digest);
+        rest[..here]
+            .chunk_by(|a, b| a.archive == b.archive)
+            .find(|pieces| {
+                let end = pieces.iter().try_fold(0_u64, |end, piece| {
+                    (piece.offset == end).then(|| end.saturating_add(piece.length))
+                });
+                end == Some(blob.size)
+            })
     }
 
     /// Whether all of `blob` is here.
@@ -1043,5 +1035,498 @@ impl Read for Pieces<'_> {
             let file = open_at(path, piece.start).map_err(|error| named(path, &error))?;
             self.current = Some((file.take(piece.length), path));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{Sample, noise, only_archive, tar_of};
+    use super::super::{Layout, SIZE_LIMIT};
+    use super::*;
+    use crate::oci::{OCI_INDEX, OCI_MANIFEST, REF_NAME};
+    use crate::store::memory::Memory;
+    use crate::store::{self, Verified};
+    use proptest::prelude::*;
+    use std::fmt::Write as _;
+    use std::io::Write as _;
+    use std::process::Command;
+
+    const SIZES: [usize; 4] = [300, 12_000, 100, 40];
+    const PART_SIZE: u64 = 14_336;
+
+    #[test]
+    fn what_was_put_in_comes_out() {
+        let sample = Sample::of(&SIZES);
+        let folder = tempfile::tempdir().unwrap();
+        let contents = sample.delta();
+        sample.export(&contents, PART_SIZE, folder.path());
+        let archive = only_archive(folder.path());
+        let metadata = archive.metadata().unwrap();
+        let mut rules = contents.rules.clone();
+        rules.sort();
+        assert_eq!(
+            metadata,
+            Metadata {
+                lock: contents.lock.to_vec(),
+                rules,
+                resources: contents.resources.clone(),
+                index: contents.index.clone(),
+                closure: contents.closure.clone(),
+                provides: contents.provides.clone(),
+            },
+            "reading undoes writing"
+        );
+        let blobs = archive.blobs();
+        for blob in &sample.blobs {
+            assert_eq!(
+                blobs.holds(blob),
+                contents.provides.contains(blob),
+                "it has what it provides, and nothing else"
+            );
+        }
+        let mut wrong = contents.provides[0];
+        wrong.size += 1;
+        assert!(!blobs.holds(&wrong), "a blob of another size is another");
+    }
+
+    #[test]
+    fn members_stream_in_archive_order() {
+        let sample = Sample::of(&SIZES);
+        let folder = tempfile::tempdir().unwrap();
+        sample.export(&sample.contents(), PART_SIZE, folder.path());
+        let archive = only_archive(folder.path());
+        let sink = Memory::default();
+        let mut order = Vec::new();
+        for part in archive.parts() {
+            part.entries(|entry| -> Result<(), ArchiveError> {
+                match entry.entry.member {
+                    Member::Blob(digest) => {
+                        let blob = Blob {
+                            digest,
+                            size: entry.entry.length,
+                        };
+                        order.push(blob);
+                        let mut bytes = Verified::new(Box::new(entry), blob);
+                        store::Sink::write(&sink, &blob, &mut bytes).unwrap();
+                    }
+                    // Some bytes of it, to be skipped over.
+                    _ => entry.read_exact(&mut [0; 7]).unwrap(),
+                }
+                Ok(())
+            })
+            .unwrap();
+        }
+        let whole: Vec<Blob> = [0, 2, 3].map(|at| sample.blobs[at]).to_vec();
+        assert_eq!(order, whole, "the whole blobs, in order");
+    }
+
+    #[test]
+    fn a_blob_is_only_there_when_all_its_spans_are() {
+        let sample = Sample::of(&SIZES);
+        let folder = tempfile::tempdir().unwrap();
+        let parts = sample.export(&sample.contents(), PART_SIZE, folder.path());
+        let cut = sample.blobs[1];
+        for gone in &parts[1..] {
+            let rest = parts.iter().filter(|path| *path != gone);
+            let set = Set::open(rest).unwrap();
+            let blobs = set.blobs();
+            assert!(
+                blobs.open(&cut, 0).unwrap().is_none(),
+                "half a blob is none"
+            );
+            assert!(blobs.holds(&sample.blobs[0]), "the others are there");
+        }
+    }
+
+    #[test]
+    fn a_blob_that_one_archive_lacks_a_span_of_is_read_from_another() {
+        let sample = Sample::of(&SIZES);
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let parts = sample.export(&sample.contents(), PART_SIZE, one.path());
+        fs::remove_file(&parts[1]).unwrap();
+        sample.export(&sample.delta(), PART_SIZE + 512, two.path());
+        let set = Set::open([one.path(), two.path()]).unwrap();
+        let sink = Memory::default();
+        let cut = sample.blobs[1];
+        store::transfer(&set.blobs(), &sink, &cut, &|_| ()).unwrap();
+        assert!(store::Sink::holds(&sink, &cut).unwrap(), "it arrives whole");
+    }
+
+    #[test]
+    fn a_part_with_a_blob_of_more_than_8_gib_is_read() {
+        let sample = Sample::of(&SIZES);
+        let mut contents = sample.contents();
+        // Nobody hashes these zeros here, so the name need not be theirs.
+        let large = Blob {
+            digest: Digest::of(b"9 GiB"),
+            size: 9 << 30,
+        };
+        contents.provides = vec![large, sample.blobs[0]];
+        contents.closure = contents.provides.clone();
+        contents.closure.sort_unstable();
+        let layout = Layout::of(&contents, 1 << 40).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("prod_seq000001_0001.tar");
+        let mut file = File::create(&path).unwrap();
+        let header = layout.part_header(1).unwrap();
+        let mut put = |name: &Member, length: u64, bytes: &[u8]| {
+            file.write_all(&tar::header(&name.to_string(), length))
+                .unwrap();
+            file.write_all(bytes).unwrap();
+            let behind = tar::padded(length) - bytes.len() as u64;
+            file.seek_relative(i64::try_from(behind).unwrap()).unwrap();
+        };
+        put(&Member::Part, header.len() as u64, &header);
+        for entry in &layout.parts()[0].entries {
+            let mut bytes = Vec::new();
+            if entry.member == Member::Blob(sample.blobs[0].digest) {
+                let mut blob = sample.store.open(&sample.blobs[0], 0).unwrap().unwrap();
+                blob.read_to_end(&mut bytes).unwrap();
+            } else if let Some(content) = layout.content(&entry.member) {
+                bytes = content.to_vec();
+            }
+            put(&entry.member, entry.length, &bytes);
+        }
+        file.set_len(layout.parts()[0].size).unwrap();
+        let archive = only_archive(folder.path());
+        let quick = super::super::verify::Options {
+            quick: true,
+            ..Default::default()
+        };
+        super::super::verify::verify(&archive, &quick, &|_| ()).unwrap();
+        let sink = Memory::default();
+        store::transfer(&archive.blobs(), &sink, &sample.blobs[0], &|_| ()).unwrap();
+        match Command::new("tar").arg("-tvf").arg(&path).output() {
+            Ok(output) => {
+                let text = String::from_utf8(output.stdout).unwrap();
+                assert!(
+                    output.status.success() && text.contains(" 9663676416 "),
+                    "tar reads the size alike: {text}"
+                );
+            }
+            Err(_) => println!("skipped: there is no tar here"),
+        }
+    }
+
+    #[test]
+    fn a_set_tells_archives_apart_and_reads_no_foreign_file() {
+        let sample = Sample::of(&SIZES);
+        let folder = tempfile::tempdir().unwrap();
+        sample.export(&sample.contents(), PART_SIZE, folder.path());
+        sample.export(&sample.delta(), 1 << 20, folder.path());
+        for name in [
+            "README.txt",
+            "mirror_000001.tar",
+            ".prod_seq000001_0001.tar.tmp",
+        ] {
+            fs::write(folder.path().join(name), "not read").unwrap();
+        }
+        fs::create_dir(folder.path().join("folder")).unwrap();
+        let set = Set::open([folder.path(), folder.path()]).unwrap();
+        let found: Vec<(u64, usize)> = set
+            .archives()
+            .iter()
+            .map(|archive| (archive.manifest().sequence, archive.parts().count()))
+            .collect();
+        assert_eq!(found, [(1, 3), (3, 1)], "by stream and sequence");
+        assert_eq!(set.foreign().len(), 4, "{:?}", set.foreign());
+        assert!(set.broken().is_empty(), "{:?}", set.broken());
+        for blob in &sample.blobs {
+            assert!(set.blobs().holds(blob), "one source for all");
+        }
+        for archive in set.archives() {
+            assert!(archive.missing_error().is_none(), "nothing is missing");
+            assert_eq!(archive.sums().len(), 1, "each has its own checksums");
+        }
+        fs::create_dir(folder.path().join("prod_seq000009_0001.tar")).unwrap();
+        let set = Set::open([folder.path()]).unwrap();
+        assert_eq!(set.broken().len(), 1, "a folder is no part");
+        assert!(
+            Set::open([folder.path().join("nothing")]).is_err(),
+            "a path that is not there is an error"
+        );
+    }
+
+    /// Opens bytes as the first part of an archive.
+    fn open(bytes: &[u8]) -> Result<Part, ArchiveError> {
+        Part::read(
+            Path::new("prod_seq000001_0001.tar"),
+            BufReader::new(io::Cursor::new(bytes)),
+            bytes.len() as u64,
+            None,
+        )
+    }
+
+    fn flaw(bytes: &[u8]) -> String {
+        match open(bytes) {
+            Err(ArchiveError::Damaged { flaw, .. }) => flaw.to_string(),
+            other => panic!("this must be refused: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn sizes_that_nobody_could_carry_are_refused_before_they_are_read() {
+        let sample = Sample::of(&SIZES);
+        let layout = Layout::of(&sample.contents(), 1 << 20).unwrap();
+        let manifest = layout.manifest_bytes().to_vec();
+        let json = String::from_utf8(layout.part_header(1).unwrap()).unwrap();
+        let members = vec![("imgbuild/manifest.json".to_owned(), manifest)];
+        let forged = |json: &str| flaw(&tar_of(json.as_bytes(), &members));
+        for size in [SIZE_LIMIT + 1, u64::MAX] {
+            let found = forged(&json.replace(",12000]", &format!(",{size}]")));
+            assert!(found.contains("at most"), "{size}: {found}");
+        }
+        for text in [
+            ",18446744073709551616]",
+            ",-1]",
+            ",1e3]",
+            ",12000.0]",
+            ",null]",
+        ] {
+            let found = forged(&json.replace(",12000]", text));
+            assert!(found.contains("not the JSON"), "{text}: {found}");
+        }
+        let found = forged(&json.replace(",12000]", &format!(",{SIZE_LIMIT}]")));
+        assert!(
+            found.contains("overflow") || found.contains("part.json makes it"),
+            "{found}"
+        );
+        for (limit, name) in [
+            (member_limit(&Member::Part), "imgbuild/part.json"),
+            (1 << 40, "imgbuild/part.json"),
+            (u64::MAX, "imgbuild/part.json"),
+        ] {
+            // A header that announces more than there is, or more than is read.
+            let found = flaw(&tar::header(name, limit));
+            assert!(
+                found.contains("at most") || found.contains("ends there"),
+                "{limit}: {found}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_million_entries_are_refused_where_the_manifest_names_four() {
+        let sample = Sample::of(&SIZES);
+        let layout = Layout::of(&sample.contents(), 1 << 20).unwrap();
+        let json = String::from_utf8(layout.part_header(1).unwrap()).unwrap();
+        let members = vec![(
+            "imgbuild/manifest.json".to_owned(),
+            layout.manifest_bytes().to_vec(),
+        )];
+        for (count, expected) in [
+            (100, "the whole archive has 4"),
+            (1 << 20, "number of blobs"),
+        ] {
+            let mut entries = String::new();
+            for number in 0_u64..count {
+                let digest = Digest::from_bytes(
+                    [number.to_be_bytes(), [7; 8], [7; 8], [7; 8]]
+                        .concat()
+                        .try_into()
+                        .unwrap(),
+                );
+                write!(entries, ",[\"blobs/sha256/{}\",0,1]", digest.hex()).unwrap();
+            }
+            let json = json.replace("],\"of\"", &format!("{entries}],\"of\""));
+            let found = flaw(&tar_of(json.as_bytes(), &members));
+            assert!(found.contains(expected), "{count}: {found}");
+        }
+    }
+
+    #[test]
+    fn part_json_has_one_form() {
+        let sample = Sample::of(&SIZES);
+        let layout = Layout::of(&sample.contents(), 1 << 20).unwrap();
+        let json = String::from_utf8(layout.part_header(1).unwrap()).unwrap();
+        let members = vec![(
+            "imgbuild/manifest.json".to_owned(),
+            layout.manifest_bytes().to_vec(),
+        )];
+        for (what, changed) in [
+            ("a space", json.replacen(',', ", ", 1)),
+            ("no line feed", json.trim_end().to_owned()),
+            ("two line feeds", format!("{json}\n")),
+            ("another line end", json.replace('\n', "\r\n")),
+            (
+                "an escape",
+                json.replace("imgbuild/lock", "imgbuild\\/lock"),
+            ),
+            (
+                "another escape",
+                json.replace("imgbuild/lock", "imgbuild\\u002flock"),
+            ),
+            (
+                "a NUL",
+                json.replace("imgbuild/lock.toml", "imgbuild/lock.toml\\u0000"),
+            ),
+            (
+                "an unknown key",
+                json.replace("{\"archive\"", "{\"a\":1,\"archive\""),
+            ),
+            (
+                "a key twice",
+                json.replace("\"of\":", "\"of\":\"0001\",\"of\":"),
+            ),
+            ("three digits", json.replace("\"0001\"", "\"001\"")),
+            ("a number", json.replace("\"of\":\"0001\"", "\"of\":1")),
+            (
+                "part 0",
+                json.replace("\"part\":\"0001\"", "\"part\":\"0000\""),
+            ),
+            (
+                "part 2 of 1",
+                json.replace("\"part\":\"0001\"", "\"part\":\"0002\""),
+            ),
+            ("an offset", json.replace(",0,12000]", ",1,12000]")),
+            ("leading zeros", json.replace(",0,12000]", ",0,012000]")),
+            ("a longer entry", json.replace(",0,12000]", ",0,12000,1]")),
+        ] {
+            assert_ne!(json, changed, "{what} is a change");
+            flaw(&tar_of(changed.as_bytes(), &members));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+        #[test]
+        fn any_bytes_are_opened_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..3000)) {
+            prop_assert!(open(&bytes).is_err(), "noise is no archive");
+        }
+
+        #[test]
+        fn a_part_spliced_from_others_is_refused_or_read_as_it_is(
+            cuts in prop::collection::vec((0_usize..13_000, 0_usize..13_000), 1..4),
+            byte in any::<u8>(),
+        ) {
+            let sample = Sample::of(&SIZES);
+            let folder = tempfile::tempdir().unwrap();
+            let parts = sample.export(&sample.contents(), PART_SIZE, folder.path());
+            let good = fs::read(&parts[0]).unwrap();
+            let mut bytes = good.clone();
+            for (from, to) in cuts {
+                let (from, to) = (from % bytes.len(), to % good.len());
+                let tail = good[to..].to_vec();
+                bytes.truncate(from);
+                bytes.push(byte);
+                bytes.extend(tail);
+            }
+            fs::write(&parts[0], &bytes).unwrap();
+            if let Ok(part) = Part::open(&parts[0]) {
+                let _ = part.entries(|_| Ok::<(), ArchiveError>(()));
+            }
+        }
+    }
+
+    /// One image, as an index would have it: layer, config, manifest and `index.json`.
+    fn image(tag: &str, layer: &[u8]) -> (Vec<Vec<u8>>, String) {
+        let config = format!(
+            r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
+            Digest::of(layer)
+        );
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{OCI_MANIFEST}","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{}","size":{}}},"layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"{}","size":{}}}]}}"#,
+            Digest::of(config.as_bytes()),
+            config.len(),
+            Digest::of(layer),
+            layer.len()
+        );
+        let index = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[{{"mediaType":"{OCI_MANIFEST}","digest":"{}","size":{},"annotations":{{"{REF_NAME}":"{tag}"}}}}]}}"#,
+            Digest::of(manifest.as_bytes()),
+            manifest.len()
+        );
+        (
+            vec![manifest.into_bytes(), layer.to_vec(), config.into_bytes()],
+            index,
+        )
+    }
+
+    #[test]
+    fn tar_extracts_all_parts_into_a_layout_that_skopeo_reads() {
+        if ["tar", "skopeo"]
+            .iter()
+            .any(|tool| Command::new(tool).arg("--version").output().is_err())
+        {
+            println!("skipped: tar and skopeo are not both here");
+            return;
+        }
+        let (blobs, index) = image("quay.io/site/app:v1", &noise(3, 30_000));
+        let mut sample = Sample::of(&[]);
+        sample.blobs = blobs
+            .iter()
+            .map(|bytes| sample.store.insert(bytes))
+            .collect();
+        sample.index = index.into_bytes();
+        let folder = tempfile::tempdir().unwrap();
+        let parts = sample.export(&sample.contents(), 14_000, folder.path());
+        assert!(parts.len() > 3, "the layer is cut");
+        let layout = tempfile::tempdir().unwrap();
+        let mut listed = Vec::new();
+        for path in &parts {
+            let part = Part::open(path).unwrap();
+            let output = Command::new("tar").arg("-tf").arg(path).output().unwrap();
+            assert!(
+                output.status.success() && output.stderr.is_empty(),
+                "tar has nothing to say: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            let mut expected = "imgbuild/part.json\n".to_owned();
+            for entry in &part.header().entries {
+                writeln!(expected, "{}", entry.member).unwrap();
+            }
+            assert_eq!(
+                String::from_utf8(output.stdout).unwrap(),
+                expected,
+                "tar lists what part.json announces"
+            );
+            let status = Command::new("tar")
+                .arg("-xf")
+                .arg(path)
+                .arg("-C")
+                .arg(layout.path())
+                .status()
+                .unwrap();
+            assert!(status.success(), "tar extracts {}", path.display());
+            listed.extend(part.header().entries.clone());
+        }
+        // `cat imgbuild/spans/<hex>.* > blobs/sha256/<hex>`
+        let spans: Vec<Member> = listed
+            .into_iter()
+            .map(|entry| entry.member)
+            .filter(|member| matches!(member, Member::Span { .. }))
+            .collect();
+        assert!(spans.len() > 1, "there is something to join");
+        let joined: Vec<u8> = spans
+            .iter()
+            .flat_map(|span| fs::read(layout.path().join(span.to_string())).unwrap())
+            .collect();
+        let digest = spans[0].digest().unwrap();
+        assert_eq!(Digest::of(&joined), digest, "spans in order are the blob");
+        let path = layout.path().join(Member::Blob(digest).to_string());
+        fs::write(path, joined).unwrap();
+
+        let name = format!("oci:{}:quay.io/site/app:v1", layout.path().display());
+        let output = Command::new("skopeo")
+            .args(["inspect", "--raw", &name])
+            .output()
+            .unwrap();
+        assert_eq!(
+            (output.status.success(), output.stdout),
+            (true, blobs[0].clone()),
+            "skopeo reads the manifest: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let copy = layout.path().join("copy");
+        let output = Command::new("skopeo")
+            .args(["copy", "--insecure-policy", &name])
+            .arg(format!("oci:{}", copy.display()))
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "and copies the image: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }

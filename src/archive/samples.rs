@@ -1,6 +1,6 @@
 //! Small archives for the tests of this layer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::layout::{Contents, Layout};
@@ -145,4 +145,77 @@ pub(super) fn only_archive(directory: &Path) -> super::Archive {
     );
     assert_eq!(set.archives().len(), 1, "there is one archive");
     set.archives()[0].clone()
+}
+
+/// The members of a part as anybody could write them: names and contents, without `part.json`.
+pub(super) type Members = Vec<(String, Vec<u8>)>;
+
+/// Writes a part again with other members, and a `part.json` that announces just these. What it says of the
+/// archive stays.
+pub(super) fn forge(path: &Path, change: impl FnOnce(&mut Members)) {
+    let part = super::Part::open(path).unwrap();
+    let bytes = std::fs::read(path).unwrap();
+    let mut members: Members = part
+        .places()
+        .map(|(entry, start)| {
+            let start = usize::try_from(start).unwrap();
+            let end = start + usize::try_from(entry.length).unwrap();
+            (entry.member.to_string(), bytes[start..end].to_vec())
+        })
+        .collect();
+    let offsets: BTreeMap<String, u64> = part
+        .places()
+        .map(|(entry, _)| (entry.member.to_string(), entry.offset))
+        .collect();
+    change(&mut members);
+    let entries: Vec<String> = members
+        .iter()
+        .map(|(name, bytes)| {
+            let offset = offsets.get(name).copied().unwrap_or_default();
+            format!("[{name:?},{offset},{}]", bytes.len())
+        })
+        .collect();
+    let header = part.header();
+    let json = format!(
+        "{{\"archive\":\"{}\",\"entries\":[{}],\"of\":\"{:04}\",\"part\":\"{:04}\"}}\n",
+        header.archive,
+        entries.join(","),
+        header.of,
+        header.part
+    );
+    std::fs::write(path, tar_of(json.as_bytes(), &members)).unwrap();
+}
+
+/// A tar file of `part.json` and these members.
+pub(super) fn tar_of(header: &[u8], members: &Members) -> Vec<u8> {
+    let mut tar = Vec::new();
+    let mut put = |name: &str, bytes: &[u8]| {
+        tar.extend(super::tar::header(name, bytes.len() as u64));
+        tar.extend(bytes);
+        tar.resize(tar.len().next_multiple_of(512), 0);
+    };
+    put("imgbuild/part.json", header);
+    for (name, bytes) in members {
+        put(name, bytes);
+    }
+    tar.resize(tar.len() + 1024, 0);
+    tar
+}
+
+/// Changes the tar header of a member where it stands, and makes its checksum right again.
+pub(super) fn patch_header(path: &Path, member: &str, change: impl FnOnce(&mut [u8])) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let mut name = member.as_bytes().to_vec();
+    name.resize(100, 0);
+    let at = bytes
+        .chunks(512)
+        .position(|block| block.starts_with(&name))
+        .unwrap()
+        * 512;
+    let block = &mut bytes[at..at + 512];
+    change(block);
+    block[148..156].copy_from_slice(b"        ");
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    std::fs::write(path, bytes).unwrap();
 }

@@ -206,9 +206,18 @@ fn unfinished(directory: &Path, name: &str) -> PathBuf {
 
 /// Makes a rename last.
 fn sync_directory(directory: &Path) -> Result<(), ArchiveError> {
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(io_error(directory, "synced"))
+    match File::open(directory).and_then(|directory| directory.sync_all()) {
+        // Some file systems of removable media know no such thing.
+        Err(error) if is_unsupported(&error) => Ok(()),
+        result => result.map_err(io_error(directory, "synced")),
+    }
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput
+    )
 }
 
 /// Writes a small file under its name, whole or not at all.
@@ -324,6 +333,7 @@ impl Log {
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Err(ArchiveError::Busy { path }),
+                Err(TryLockError::Error(error)) if is_unsupported(&error) => {}
                 Err(TryLockError::Error(error)) => return Err(io_error(&path, "locked")(error)),
             }
             // Another export may have finished and removed the file between the two steps above.
@@ -419,6 +429,13 @@ struct Segment {
     end: Option<Promise>,
 }
 
+/// A blob that is cut.
+struct Cut {
+    blob: Blob,
+    /// The digest of each span's own bytes, in order.
+    spans: Vec<Digest>,
+}
+
 type Checked = (Arc<Chunk>, Vec<Segment>);
 
 struct Job<'a> {
@@ -435,7 +452,7 @@ impl Job<'_> {
         part: &PartLayout,
         directory: &Path,
         name: &str,
-        cut: &mut BTreeMap<Digest, Vec<Digest>>,
+        cut: &mut BTreeMap<Digest, Cut>,
     ) -> Result<Digest, ArchiveError> {
         for entry in &part.entries {
             if let Member::Span { digest, .. } = entry.member
@@ -464,7 +481,7 @@ impl Job<'_> {
         number: u32,
         part: &PartLayout,
         path: &Path,
-        cut: &BTreeMap<Digest, Vec<Digest>>,
+        cut: &BTreeMap<Digest, Cut>,
     ) -> Result<Digest, ArchiveError> {
         let mut file = File::create(path).map_err(io_error(path, "created"))?;
         // A small part needs no large buffers.
@@ -521,7 +538,7 @@ impl Job<'_> {
         &self,
         number: u32,
         part: &PartLayout,
-        cut: &BTreeMap<Digest, Vec<Digest>>,
+        cut: &BTreeMap<Digest, Cut>,
         feed: &mut Feed<'_>,
     ) -> Result<(), Stop> {
         let header = self
@@ -534,10 +551,11 @@ impl Job<'_> {
         drop(header);
         for entry in &part.entries {
             feed.member(&entry.member, entry.length)?;
-            if let Some(bytes) = self.layout.content(&entry.member) {
-                feed.put(bytes)?;
-            } else {
+            if entry.member.digest().is_some() {
                 self.feed_blob(entry, cut, feed)?;
+            } else {
+                let content = self.layout.content(&entry.member);
+                feed.put(content.expect("the layout has what it lays out"))?;
             }
             feed.pad(entry.length)?;
         }
@@ -547,12 +565,12 @@ impl Job<'_> {
     fn feed_blob(
         &self,
         entry: &Entry,
-        cut: &BTreeMap<Digest, Vec<Digest>>,
+        cut: &BTreeMap<Digest, Cut>,
         feed: &mut Feed<'_>,
     ) -> Result<(), Stop> {
         let (blob, digest) = if let Member::Span { digest, number, .. } = entry.member {
-            let named = &cut[&digest];
-            (self.cut_blob(digest), named[number as usize - 1])
+            let Cut { blob, spans } = &cut[&digest];
+            (*blob, spans[number as usize - 1])
         } else {
             let digest = entry.member.digest().expect("other members are content");
             let size = entry.length;
@@ -585,12 +603,6 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// The whole of a blob that is cut.
-    fn cut_blob(&self, digest: Digest) -> Blob {
-        let size = self.spans(digest).map(|entry| entry.length).sum();
-        Blob { digest, size }
-    }
-
     fn spans(&self, digest: Digest) -> impl Iterator<Item = &Entry> {
         self.layout
             .parts()
@@ -602,12 +614,13 @@ impl Job<'_> {
     }
 
     /// Holds a blob that is cut to its digest, and names each of its spans.
-    fn name_spans(&self, digest: Digest) -> Result<Vec<Digest>, ArchiveError> {
-        let blob = self.cut_blob(digest);
+    fn name_spans(&self, digest: Digest) -> Result<Cut, ArchiveError> {
+        let size = self.spans(digest).map(|entry| entry.length).sum();
+        let blob = Blob { digest, size };
         let mut bytes = self.open(&blob, 0)?;
         let mut buffer = vec![0; CHUNK];
         let mut whole = Hasher::default();
-        let mut named = Vec::new();
+        let mut spans = Vec::new();
         for entry in self.spans(digest) {
             let mut span = Hasher::default();
             while span.length() < entry.length {
@@ -626,7 +639,7 @@ impl Job<'_> {
                 rayon::join(|| span.update(read), || whole.update(read));
                 (self.progress)(Event::Hashed(count as u64));
             }
-            named.push(span.finish());
+            spans.push(span.finish());
         }
         if !is_at_end(&mut *bytes, &blob)? {
             return Err(damaged(blob, Damage::Long { promise: blob }));
@@ -636,7 +649,7 @@ impl Job<'_> {
             let promise = blob;
             return Err(damaged(blob, Damage::Wrong { promise, found }));
         }
-        Ok(named)
+        Ok(Cut { blob, spans })
     }
 
     fn open(&self, blob: &Blob, from: u64) -> Result<Box<dyn Read + Send + '_>, ArchiveError> {

@@ -20,7 +20,8 @@ use crate::digest::Digest;
 use crate::hint::Hint;
 use crate::oci::{Descriptor, REF_NAME};
 use crate::plan::graph::{Closure, Plan, Root};
-use crate::plan::lock::{BlockKey, Lock, Want};
+use crate::plan::key::BlockKey;
+use crate::plan::lock::{Lock, Want};
 use crate::plan::selector::Selector;
 use crate::plan::{diff, text, why};
 use crate::run::event::{Event, advice, joined_advice, one_line};
@@ -318,9 +319,14 @@ fn wanted(
 ) -> Result<BTreeMap<BlockKey, Want>, Failure> {
     let expected = resolve::expected(request, rules, &lock.skips, &mut Vec::new())
         .map_err(|error| resolve_failure(&error))?;
+    let blocked = request
+        .blocked
+        .iter()
+        .map(|name| (BlockKey::Blocked { name: name.clone() }, Want::default()));
     Ok(expected
         .into_iter()
         .map(|expected| (expected.key, expected.want))
+        .chain(blocked)
         .collect())
 }
 
@@ -382,18 +388,7 @@ fn stale(
     rules: &Rules,
 ) -> Result<Vec<String>, Failure> {
     let request = site.request(set, &paths.config, rules)?;
-    let mut complaints = compare(lock, &wanted(&request, rules, lock)?);
-    let asked: BTreeSet<&str> = request.blocked.iter().map(String::as_str).collect();
-    let known: BTreeSet<&str> = lock
-        .blocked
-        .iter()
-        .map(|blocked| blocked.name.as_str())
-        .collect();
-    for pattern in asked.symmetric_difference(&known) {
-        complaints.push(format!(
-            "the blocked pattern {pattern:?} is in only one of the two"
-        ));
-    }
+    let complaints = compare(lock, &wanted(&request, rules, lock)?);
     Ok(complaints)
 }
 

@@ -18,7 +18,7 @@ use crate::oci::{MANIFEST_LIMIT, Manifest};
 use crate::reference::Tag;
 use crate::run::each;
 use crate::run::event::{Event, Observer};
-use crate::store::{Blob, Damage, Moved, Sink, Source, TransferError, read, transfer};
+use crate::store::{Blob, Source, TransferError, read};
 
 /// A registry that images are put into. Paths are whole: prefix and path limit are applied.
 pub trait Registry: Sync {
@@ -29,19 +29,31 @@ pub trait Registry: Sync {
     fn repository(&self, path: &str) -> io::Result<Box<dyn Repository + '_>>;
 }
 
-/// One repository that images are put into; as a [`Sink`] it takes blobs.
-pub trait Repository: Sink {
+/// How a blob came to be in a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// It was there.
+    Present,
+    /// It was linked from another repository.
+    Mounted,
+    /// So many bytes were sent.
+    Uploaded(u64),
+}
+
+/// One repository that images are put into.
+pub trait Repository {
+    /// Makes sure that the repository has a blob: asks for it, links it from the repository `from` of the same
+    /// registry, or sends it from `source`. `passed` is told of bytes as they go.
+    ///
+    /// # Errors
+    /// If the source has not got it or gives other bytes, or the registry does not answer properly.
+    fn send(&self, source: &dyn Source, blob: &Blob, from: Option<&str>, passed: &(dyn Fn(u64) + Sync)) -> Result<Sent, TransferError>;
+
     /// The digest of the manifest called `name` (a tag or a digest), if it is served.
     ///
     /// # Errors
     /// If the registry does not answer properly.
     fn manifest(&self, name: &str) -> io::Result<Option<Digest>>;
-
-    /// Links a blob of another repository of the same registry; `false` if the registry will not.
-    ///
-    /// # Errors
-    /// If the registry does not answer properly.
-    fn mount(&self, blob: &Blob, from: &str) -> io::Result<bool>;
 
     /// Puts a manifest, by digest or by tag.
     ///
@@ -385,64 +397,40 @@ fn bring(
     blobs: &dyn Source,
     state: &State<'_>,
 ) -> io::Result<Brought> {
-    if repository.holds(blob)? {
-        state.lock().present += 1;
-        return Ok(Brought::Here);
-    }
-    // One that holds it is enough; asking every repository would cost more than sending a small blob.
-    for from in holders.iter().take(2) {
-        if repository.mount(blob, from)? {
-            state.lock().mounted += 1;
-            return Ok(Brought::Here);
-        }
-    }
     let passed = |bytes| {
         (state.observer)(Event::Bytes {
             digest: blob.digest,
             bytes,
-        })
+        });
     };
-    let mut attempt = 1;
-    loop {
-        match transfer(blobs, &AsSink(repository), blob, &passed) {
-            Ok(Moved::Present) => {
-                state.lock().present += 1;
-                return Ok(Brought::Here);
-            }
-            Ok(Moved::Written(bytes)) => {
+    let from = holders.first().map(String::as_str);
+    for attempt in 1.. {
+        match repository.send(blobs, blob, from, &passed) {
+            Ok(sent) => {
                 let mut pushed = state.lock();
-                pushed.sent += 1;
-                pushed.bytes += bytes;
+                match sent {
+                    Sent::Present => pushed.present += 1,
+                    Sent::Mounted => pushed.mounted += 1,
+                    Sent::Uploaded(bytes) => {
+                        pushed.sent += 1;
+                        pushed.bytes += bytes;
+                    }
+                }
                 return Ok(Brought::Here);
             }
             Err(TransferError::Absent { .. }) => return Ok(Brought::Absent),
-            Err(TransferError::Damaged {
-                source: Damage::Short { .. },
-                ..
-            }) if attempt < ATTEMPTS => attempt += 1,
+            Err(TransferError::Damaged { .. }) if attempt < ATTEMPTS => {}
             Err(TransferError::Io { source, .. }) => return Err(source),
             Err(error) => return Err(io::Error::other(error)),
         }
     }
-}
-
-/// A repository that was just asked whether it holds the blob: the transfer need not ask again.
-struct AsSink<'a>(&'a dyn Repository);
-
-impl Sink for AsSink<'_> {
-    fn holds(&self, _: &Blob) -> io::Result<bool> {
-        Ok(false)
-    }
-
-    fn write(&self, blob: &Blob, bytes: &mut crate::store::Verified<'_>) -> io::Result<()> {
-        self.0.write(blob, bytes)
-    }
+    unreachable!("the last attempt answers")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Verified;
+    use crate::store::{Moved, Sink, Verified, transfer};
     use crate::store::memory::Memory;
     use std::io::Read;
     use std::sync::atomic::AtomicUsize;
@@ -466,28 +454,31 @@ mod tests {
 
     impl Sink for FakeRepository<'_> {
         fn holds(&self, blob: &Blob) -> io::Result<bool> {
-            Ok(self
-                .0
-                .blobs
-                .lock()
-                .unwrap()
-                .contains(&(self.1.clone(), blob.digest)))
+            Ok(self.0.blobs.lock().unwrap().contains(&(self.1.clone(), blob.digest)))
         }
 
         fn write(&self, blob: &Blob, bytes: &mut Verified<'_>) -> io::Result<()> {
-            let mut out = Vec::new();
-            bytes.read_to_end(&mut out)?;
+            io::copy(bytes, &mut io::sink())?;
             self.0.uploads.fetch_add(1, Ordering::Relaxed);
-            self.0
-                .blobs
-                .lock()
-                .unwrap()
-                .insert((self.1.clone(), blob.digest));
+            self.0.blobs.lock().unwrap().insert((self.1.clone(), blob.digest));
             Ok(())
         }
     }
 
     impl Repository for FakeRepository<'_> {
+        fn send(&self, source: &dyn Source, blob: &Blob, from: Option<&str>, passed: &(dyn Fn(u64) + Sync)) -> Result<Sent, TransferError> {
+            let lender = from.map(|from| (from.to_owned(), blob.digest));
+            let linked = lender.is_some_and(|key| self.0.blobs.lock().unwrap().contains(&key));
+            if linked {
+                self.0.blobs.lock().unwrap().insert((self.1.clone(), blob.digest));
+                return Ok(Sent::Mounted);
+            }
+            Ok(match transfer(source, self, blob, passed)? {
+                Moved::Present => Sent::Present,
+                Moved::Written(bytes) => Sent::Uploaded(bytes),
+            })
+        }
+
         fn manifest(&self, name: &str) -> io::Result<Option<Digest>> {
             Ok(self
                 .0
@@ -498,14 +489,6 @@ mod tests {
                 .copied())
         }
 
-        fn mount(&self, blob: &Blob, from: &str) -> io::Result<bool> {
-            let mut blobs = self.0.blobs.lock().unwrap();
-            let there = blobs.contains(&(from.to_owned(), blob.digest));
-            if there {
-                blobs.insert((self.1.clone(), blob.digest));
-            }
-            Ok(there)
-        }
 
         fn put_manifest(
             &self,

@@ -2,12 +2,12 @@
 
 use std::io;
 
-use super::push::{Registry, Repository};
+use super::push::{Registry, Repository, Sent};
 use crate::digest::Digest;
 use crate::oci::MANIFEST_TYPES;
 use crate::reference::{self, Tag};
-use crate::registry::client::{Client, Push};
-use crate::store::{Blob, Sink, Verified};
+use crate::registry::client::{Client, Push, Sent as ClientSent};
+use crate::store::{Blob, Source, TransferError};
 
 /// A registry, reached through a client.
 pub struct RegistryTarget {
@@ -40,17 +40,21 @@ impl Registry for RegistryTarget {
     }
 }
 
-impl Sink for LiveRepository {
-    fn holds(&self, blob: &Blob) -> io::Result<bool> {
-        self.push.holds(blob)
-    }
-
-    fn write(&self, blob: &Blob, bytes: &mut Verified<'_>) -> io::Result<()> {
-        self.push.write(blob, bytes)
-    }
-}
-
 impl Repository for LiveRepository {
+    fn send(
+        &self,
+        source: &dyn Source,
+        blob: &Blob,
+        from: Option<&str>,
+        passed: &(dyn Fn(u64) + Sync),
+    ) -> Result<Sent, TransferError> {
+        Ok(match self.push.send(source, blob, from, passed)? {
+            ClientSent::Present => Sent::Present,
+            ClientSent::Mounted => Sent::Mounted,
+            ClientSent::Uploaded(bytes) => Sent::Uploaded(bytes),
+        })
+    }
+
     fn manifest(&self, name: &str) -> io::Result<Option<Digest>> {
         let found = match name.parse::<Digest>() {
             Ok(digest) => self.push.head_manifest(digest),
@@ -61,10 +65,6 @@ impl Repository for LiveRepository {
         Ok(found
             .map_err(io::Error::from)?
             .map(|descriptor| descriptor.digest))
-    }
-
-    fn mount(&self, blob: &Blob, from: &str) -> io::Result<bool> {
-        self.push.mount(blob, from).map_err(io::Error::from)
     }
 
     fn put_manifest(&self, bytes: &[u8], media_type: &str, tag: Option<&Tag>) -> io::Result<()> {

@@ -4,6 +4,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 
+use super::key::*;
 use super::lock::*;
 use crate::canon::Value;
 use crate::digest::Digest;
@@ -282,4 +283,88 @@ pub(crate) fn any_lock() -> impl Strategy<Value = Lock> {
                 lock
             },
         )
+}
+
+/// Changes a lock here and there, as a branch would: `choices` decide block by block.
+pub(crate) fn edited(lock: &Lock, choices: &[u8]) -> Lock {
+    let mut lock = lock.clone();
+    let mut choices = choices.iter().copied().cycle();
+    let mut choose = move || choices.next().unwrap_or(0);
+    let keys: Vec<BlockKey> = lock.blocks().map(|block| block.key()).collect();
+    for key in keys {
+        if choose().is_multiple_of(8) {
+            lock.remove(&key);
+        }
+        if choose().is_multiple_of(16) {
+            lock.comments
+                .insert(key, vec![format!(" {}", choose() % 2)]);
+        }
+    }
+    let digest = |choice: u8| Digest::of(&[choice % 3]);
+    let pins = |pins: &mut Vec<Pin>, choice: u8| {
+        if let Some(first) = pins.first_mut() {
+            match choice % 6 {
+                0 => drop(pins.pop()),
+                1 => first.size = u64::from(choice % 3),
+                2 => {
+                    let mut new = first.clone();
+                    new.digest = Digest::of(b"another");
+                    if pins.iter().all(|pin| pin.image() != new.image()) {
+                        pins.push(new);
+                    }
+                }
+                _ => {}
+            }
+        }
+    };
+    for release in &mut lock.releases {
+        for payload in &mut release.payloads {
+            match choose() % 6 {
+                0 => payload.pin.digest = digest(choose()),
+                1 => drop(payload.components.pop()),
+                2 => {
+                    for component in &mut payload.components {
+                        component.pin.size = u64::from(choose() % 3);
+                    }
+                }
+                _ => {}
+            }
+        }
+        if choose().is_multiple_of(8) {
+            release.payloads.pop();
+        }
+    }
+    for catalog in &mut lock.catalogs {
+        if choose().is_multiple_of(6) {
+            catalog.pin.digest = digest(choose());
+        }
+        for package in &mut catalog.packages {
+            match choose() % 6 {
+                0 => package.fbc = digest(choose()),
+                1 => drop(package.bundles.pop()),
+                2 => package.want = None,
+                _ => {}
+            }
+            pins(&mut package.images, choose());
+        }
+    }
+    for image in &mut lock.images {
+        if choose().is_multiple_of(4) {
+            image.pin.digest = digest(choose());
+        }
+    }
+    for chart in &mut lock.charts {
+        pins(&mut chart.images, choose());
+    }
+    for file in &mut lock.files {
+        if choose().is_multiple_of(4) {
+            file.file.digest = digest(choose());
+        }
+    }
+    for rule in lock.rules.values_mut() {
+        if choose().is_multiple_of(4) {
+            *rule = digest(choose());
+        }
+    }
+    lock.canonical()
 }

@@ -7,7 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::lock::{Block, BlockKey, Lock, Pin, Role, Want};
+use super::key::{BlockKey, Role};
+use super::lock::{Block, Lock, Pin, Want};
 use super::text::{NotCanonical, is_canonical};
 use crate::canon::Value;
 use crate::digest::Digest;
@@ -149,8 +150,8 @@ fn names(block: &Block<'_>, role: Role<'_>, pin: &Pin) -> Vec<String> {
     }
     let own = match (block, role) {
         (Block::Release(release), Role::Payload { .. }) => match &release.name {
-            super::lock::ReleaseName::Reference(reference) => Some(reference),
-            super::lock::ReleaseName::Channel(_) => None,
+            super::key::ReleaseName::Reference(reference) => Some(reference),
+            super::key::ReleaseName::Channel(_) => None,
         },
         (Block::Catalog(catalog), _) => Some(&catalog.reference),
         (Block::Image(image), _) => Some(&image.reference),

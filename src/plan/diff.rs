@@ -22,10 +22,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::lock::{
-    Block, BlockKey, Bundle, Catalog, Chart, Lock, Package, Payload, Pin, Release, Role, Version,
-    Want, bundle_version,
-};
+use super::key::{BlockKey, Role, Version, bundle_version};
+use super::lock::{Block, Bundle, Catalog, Chart, Lock, Package, Payload, Pin, Release, Want};
 use super::text::write_value;
 use crate::canon::Value;
 use crate::digest::Digest;

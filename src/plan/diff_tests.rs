@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::Value as Json;
 
 use super::*;
-use crate::plan::any::any_lock;
+use crate::plan::any::{any_lock, edited};
 use crate::plan::lock::{Blocked, ChartSource, File, NewBlock, Risk, Skip};
 use crate::plan::text::parse;
 
@@ -279,7 +279,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn any_diff_follows_the_schema_and_has_one_line_per_thing(before in any_lock(), after in any_lock()) {
+    fn any_diff_follows_the_schema_and_has_one_line_per_thing(
+        before in any_lock(),
+        choices in prop::collection::vec(any::<u8>(), 1..40),
+        unrelated in prop::option::weighted(0.3, any_lock()),
+    ) {
+        let after = unrelated.unwrap_or_else(|| edited(&before, &choices));
         let schema: Json = serde_json::from_str(SCHEMA).unwrap();
         let found = diff(&before, &after, Some(&closure));
         let json: Json = serde_json::from_str(&found.json()).unwrap();

@@ -21,7 +21,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::lock::{BlockKey, Lock, bundle_order};
+use super::key::{BlockKey, bundle_order};
+use super::lock::Lock;
 use super::text::{Field, FieldValue, Part, head, parts, rule_line};
 
 /// What became of a merge.

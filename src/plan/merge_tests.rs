@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::digest::Digest;
-use crate::plan::any::any_lock;
+use crate::plan::any::{any_lock, edited as edited_at_random};
 use crate::plan::lock::{NewBlock, Package};
 use crate::plan::text::{emit, is_canonical, parse, parse_conflicted};
 
@@ -325,8 +325,15 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn merging_keeps_its_laws(base in any_lock(), ours in any_lock(), theirs in any_lock()) {
-        let (base, ours, theirs) = (base.canonical(), ours.canonical(), theirs.canonical());
+    fn merging_keeps_its_laws(
+        base in any_lock(),
+        left in prop::collection::vec(any::<u8>(), 1..40),
+        right in prop::collection::vec(any::<u8>(), 1..40),
+        unrelated in prop::option::weighted(0.2, any_lock()),
+    ) {
+        let base = base.canonical();
+        let ours = edited_at_random(&base, &left);
+        let theirs = unrelated.map_or_else(|| edited_at_random(&base, &right), |lock| lock.canonical());
         let clean = |lock: &Lock| Merged { text: emit(lock), conflicts: Vec::new() };
         prop_assert_eq!(merge(&base, &ours, &base).unwrap(), clean(&ours), "only we changed it");
         prop_assert_eq!(merge(&base, &base, &theirs).unwrap(), clean(&theirs), "only they changed it");

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod diff;
 pub mod graph;
+pub mod key;
 pub mod lock;
 pub mod merge;
 pub mod selector;

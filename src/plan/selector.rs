@@ -15,7 +15,7 @@ use std::str::FromStr;
 
 use globset::{GlobBuilder, GlobMatcher};
 
-use super::lock::BlockKey;
+use super::key::BlockKey;
 use super::text::nearest;
 use crate::hint::Hint;
 

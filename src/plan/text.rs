@@ -20,7 +20,8 @@
 //! * **One form.** `emit(parse(file)) == file` for every file that `emit` wrote, and [`is_canonical`] names the first
 //!   line of any other file that would read differently.
 //! * **Locality.** No line depends on more than one block. Lists that grow (components, bundles, images, risks) have
-//!   one element per line and a trailing comma, so an element is a line.
+//!   one element per line and a trailing comma, so an element is a line. Empty lists are left out. The keys of a
+//!   `want` ascend, but `min` stands before `max`.
 //! * **Errors point.** Every one has a line and a column, and quotes what was found there.
 //!
 //! Keys are known or refused. A file with a greater `revision` than [`REVISION`] may hold unknown keys: it is read,
@@ -41,11 +42,13 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::lock::{Block, BlockKey};
+use super::key::BlockKey;
+use super::key::ReleaseName;
+use super::lock::Block;
 use super::lock::{
     Blocked, Bundle, Catalog, Chart, ChartSource, Component, File, Image, Lock, Package, Payload,
-    Pin, PinError, REVISION, Release, ReleaseName, Risk, Signature, Skip, VERSION, Want,
-    parse_image, want_order,
+    Pin, PinError, REVISION, Release, Risk, Signature, Skip, VERSION, Want, parse_image,
+    want_order,
 };
 use crate::canon::Value;
 use crate::digest::{Digest, DigestError};
@@ -785,6 +788,7 @@ pub fn parse_conflicted(text: &str, file: &str) -> Result<Conflicted, LockError>
         .lock()
     };
     let (mut lock, theirs) = (read(&ours)?, read(&theirs)?);
+    lock.revision = lock.revision.max(theirs.revision);
     let mut disputed = std::collections::BTreeSet::new();
     for name in lock.rules.keys().chain(theirs.rules.keys()) {
         if lock.rules.get(name) != theirs.rules.get(name) {
@@ -824,8 +828,14 @@ pub fn parse_conflicted(text: &str, file: &str) -> Result<Conflicted, LockError>
 /// Whether the text has conflict markers, and the first line with one.
 fn marker(text: &str) -> Option<usize> {
     text.lines()
-        .position(|line| line.starts_with("<<<<<<< ") || line.starts_with(">>>>>>> "))
+        .position(|line| is_marker(line, "<<<<<<<") || is_marker(line, ">>>>>>>"))
         .map(|index| index + 1)
+}
+
+/// Whether a line is the conflict marker `sign`, with or without a label.
+fn is_marker(line: &str, sign: &str) -> bool {
+    line.strip_prefix(sign)
+        .is_some_and(|label| label.trim_end().is_empty() || label.starts_with(' '))
 }
 
 /// Both sides of a text with conflict markers, each with the number every line has in the file.
@@ -857,14 +867,13 @@ fn sides(text: &str, file: &str) -> Result<[(String, Vec<usize>); 2], LockError>
     let mut last = (1, "");
     for (index, line) in text.split_inclusive('\n').enumerate() {
         let number = index + 1;
-        let bare = line.trim_end();
-        let next = if bare.starts_with("<<<<<<< ") {
+        let next = if is_marker(line, "<<<<<<<") {
             Some((Within::Both, Within::Ours))
-        } else if bare.starts_with("||||||| ") || bare == "|||||||" {
+        } else if is_marker(line, "|||||||") {
             Some((Within::Ours, Within::Base))
-        } else if bare == "=======" {
+        } else if line.trim_end() == "=======" {
             Some((Within::Ours, Within::Theirs))
-        } else if bare.starts_with(">>>>>>> ") {
+        } else if is_marker(line, ">>>>>>>") {
             Some((Within::Theirs, Within::Both))
         } else {
             None

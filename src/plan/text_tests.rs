@@ -173,6 +173,18 @@ fn an_error_names_line_column_and_finding() {
 }
 
 #[test]
+fn a_bottomless_value_is_refused() {
+    for opening in ["[", "{ a = "] {
+        let text = SAMPLE.replace(
+            "want = { version",
+            &format!("want = {}", opening.repeat(50_000)),
+        );
+        let error = parse(&text, "a").unwrap_err();
+        assert_eq!(error.at.line, 88, "it ends in an error, not in a crash");
+    }
+}
+
+#[test]
 fn a_newer_revision_is_read_past_its_unknown_keys() {
     let text = SAMPLE
         .replace("version = 1\n", "version = 1\nrevision = 9\n")
@@ -236,6 +248,13 @@ fn a_file_with_conflict_markers_keeps_what_is_undisputed() {
         (70, 1),
         "a line of a side is counted in the file: {error}"
     );
+    let unlabelled = SAMPLE.replace(odf, &format!("<<<<<<<\n{odf}=======\n>>>>>>>\n"));
+    let error = parse(&unlabelled, "a").unwrap_err();
+    assert_eq!(
+        (error.at.line, error.problem.as_ref()),
+        (67, &Problem::Conflicted),
+        "a marker needs no label"
+    );
     for text in [
         "<<<<<<< a\n",
         "=======\n",
@@ -287,7 +306,7 @@ fn order_follows_versions_not_digits() {
     ];
     for pair in sorted.windows(2) {
         assert!(
-            crate::plan::lock::Version::of(pair[0]) < crate::plan::lock::Version::of(pair[1]),
+            crate::plan::key::Version::of(pair[0]) < crate::plan::key::Version::of(pair[1]),
             "{} stands before {}",
             pair[0],
             pair[1]
@@ -302,7 +321,7 @@ fn order_follows_versions_not_digits() {
     ];
     for pair in bundles.windows(2) {
         assert!(
-            crate::plan::lock::bundle_order(pair[0], pair[1]).is_lt(),
+            crate::plan::key::bundle_order(pair[0], pair[1]).is_lt(),
             "{} stands before {}",
             pair[0],
             pair[1]

@@ -4,7 +4,8 @@
 //! their images, so the answer is a walk over the lock and needs nothing else. Where the request stands in the config
 //! is known to whoever read the config.
 
-use super::lock::{Block, BlockKey, Lock, Pin, Role};
+use super::key::{BlockKey, Role};
+use super::lock::{Block, Lock, Pin};
 use crate::digest::Digest;
 use crate::reference::Reference;
 

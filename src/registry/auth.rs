@@ -204,6 +204,14 @@ impl Credentials {
         })
     }
 
+    /// Whether looking up a login may run a program.
+    pub(super) fn asks_programs(&self) -> bool {
+        self.keepers.iter().any(|keeper| match keeper {
+            Keeper::File(file) => !file.helpers.is_empty() || file.store.is_some(),
+            Keeper::Helper(_) => true,
+        })
+    }
+
     /// The login for the repository `path` of `registry` (`host[:port]`).
     ///
     /// # Errors
@@ -894,7 +902,7 @@ mod tests {
                 bearer("https://a.test/t\"q", None, None),
             ),
             (
-                vec![r#"Negotiate"#, r#"Basic realm="a, b""#],
+                vec!["Negotiate", r#"Basic realm="a, b""#],
                 Some(Challenge::Basic),
             ),
             (vec!["Basic"], Some(Challenge::Basic)),

@@ -30,7 +30,7 @@ use crate::hint::Hint;
 const CONNECTIONS_PER_HOST: usize = 8;
 
 /// How long one read may yield nothing. A registry that assembles a large layer may pause; a dead link stays dead.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How long a connection may take to stand, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -510,11 +510,8 @@ impl Exempt {
 
 /// The line, from 1, of byte `offset` of `text`.
 pub(super) fn line_of(text: &str, offset: usize) -> usize {
-    text.as_bytes()[..offset.min(text.len())]
-        .iter()
-        .filter(|byte| **byte == b'\n')
-        .count()
-        + 1
+    let before = &text.as_bytes()[..offset.min(text.len())];
+    memchr::memchr_iter(b'\n', before).count() + 1
 }
 
 #[cfg(test)]

@@ -136,7 +136,7 @@ impl Body {
             }
         }
         let wire = &self.client.inner.wire;
-        let reply = self.client.block_on(wire.send(&ask))?;
+        let reply = self.client.run(wire.send(&ask))?;
         match reply.status() {
             200 => self.accept_whole(reply)?,
             206 if self.position > 0 => self.accept_part(reply)?,
@@ -228,7 +228,7 @@ impl Body {
         };
         let wire = &self.client.inner.wire;
         self.client
-            .block_on(wire.chunk(&self.asks[0], &mut reply.response))
+            .run(wire.chunk(&self.asks[0], &mut reply.response))
     }
 
     /// Goes on after a break: at the same place while there is patience, then at the next.
@@ -246,7 +246,7 @@ impl Body {
         {
             return self.move_on(broke);
         }
-        std::thread::sleep(policy.pause(self.breaks));
+        self.client.pause(policy.pause(self.breaks))?;
         match self.ask() {
             Ok(Opened::Open) => Ok(()),
             Ok(Opened::Absent) => self.move_on(broke),

@@ -9,7 +9,6 @@ use super::super::settings::SettingsError;
 use crate::digest::Digest;
 use crate::hint::Hint;
 use crate::oci::ManifestError;
-use crate::reference::ReferenceError;
 
 /// What was asked, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -217,9 +216,6 @@ pub enum RegistryError {
         /// The digest of what is there.
         found: Digest,
     },
-    /// A name is malformed.
-    #[error("a name is malformed")]
-    Name(#[source] ReferenceError),
     /// A URL is malformed. It is shown without user and password.
     #[error("{url:?} is not a URL that can be asked: {reason}")]
     Url {
@@ -231,6 +227,9 @@ pub enum RegistryError {
     /// A setting cannot be used.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// The client was stopped by its owner.
+    #[error("the request was stopped")]
+    Stopped,
     /// The client cannot be started.
     #[error("the network client cannot be started")]
     Start(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -299,7 +298,7 @@ impl RegistryError {
             | Self::Protocol { asked, .. }
             | Self::Manifest { asked, .. }
             | Self::Damaged { asked, .. } => Some(asked),
-            Self::Name(_) | Self::Url { .. } | Self::Settings(_) | Self::Start(_) => None,
+            Self::Url { .. } | Self::Settings(_) | Self::Stopped | Self::Start(_) => None,
         }
     }
 
@@ -452,7 +451,6 @@ impl Hint for RegistryError {
                     .to_owned(),
             ),
             Self::Manifest { source, .. } => source.hint(),
-            Self::Name(error) => error.hint(),
             Self::Settings(error) => error.hint(),
             _ => None,
         }

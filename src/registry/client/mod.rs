@@ -17,7 +17,7 @@
 //! Follows the OCI distribution specification 1.1, Docker's token authentication, and RFC 9110 for the rest.
 //!
 //! ## Why not a registry crate
-//! None of them fetches one token for many requests, goes on after a break, or retries; see the requirements above.
+//! Those at hand fetch a token per request, never repeat one, and know neither mirrors nor namespaced credentials.
 //!
 //! ## Why not async
 //! What is above this module works on bounded threads, with readers and writers. Only here do thousands of small
@@ -28,7 +28,7 @@ mod error;
 mod push;
 mod wire;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, Cursor, Read};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -37,6 +37,7 @@ use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, LAST_
 use http::{HeaderMap, Method};
 use serde::Deserialize;
 use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use self::body::{Body, Extent};
@@ -70,15 +71,19 @@ const PAGE_LIMIT: usize = 16 << 20;
 const DIGEST_HEADER: &str = "docker-content-digest";
 
 /// A client of registries and plain web servers. Cheap to clone; clones share connections, tokens and memory.
+///
+/// Its methods block, and panic on a thread that drives an async runtime; from there, use a blocking thread.
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
+    is_direct: bool,
 }
 
 struct Inner {
     wire: Arc<Wire>,
     runtime: Option<Runtime>,
     presence: Presence,
+    stopped: CancellationToken,
 }
 
 impl Drop for Inner {
@@ -165,8 +170,20 @@ impl Client {
                 wire: Arc::new(Wire::new(settings)),
                 runtime: Some(runtime),
                 presence: Presence::default(),
+                stopped: CancellationToken::new(),
             }),
+            is_direct: false,
         })
+    }
+
+    /// The same client for reads of a destination: repositories are asked where they are named, whatever the
+    /// mirrors in registries.conf.
+    #[must_use]
+    pub fn direct(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            is_direct: true,
+        }
     }
 
     fn runtime(&self) -> &Runtime {
@@ -178,6 +195,35 @@ impl Client {
 
     fn block_on<F: Future>(&self, future: F) -> F::Output {
         self.runtime().block_on(future)
+    }
+
+    /// Waits for `future`, unless the client is stopped.
+    fn run<T>(
+        &self,
+        future: impl Future<Output = Result<T, RegistryError>>,
+    ) -> Result<T, RegistryError> {
+        let stopped = &self.inner.stopped;
+        self.block_on(async {
+            tokio::select! {
+                biased;
+                () = stopped.cancelled() => Err(RegistryError::Stopped),
+                outcome = future => outcome,
+            }
+        })
+    }
+
+    /// Lets `pause` pass, unless the client is stopped.
+    fn pause(&self, pause: std::time::Duration) -> Result<(), RegistryError> {
+        self.run(async {
+            tokio::time::sleep(pause).await;
+            Ok(())
+        })
+    }
+
+    /// Makes every request of this client and its clones, under way or to come, fail with
+    /// [`RegistryError::Stopped`] at once.
+    pub fn stop(&self) {
+        self.inner.stopped.cancel();
     }
 
     /// How many requests were made so far, by this client and its clones.
@@ -217,7 +263,7 @@ impl Client {
         let named = header_digest(ask, &reply)?;
         let media_type = reply.header(CONTENT_TYPE).map(str::to_owned);
         let limit = usize::try_from(MANIFEST_LIMIT).unwrap_or(usize::MAX);
-        let bytes = self.block_on(self.inner.wire.bytes(ask, reply, limit))?;
+        let bytes = self.run(self.inner.wire.bytes(ask, reply, limit))?;
         let found = Digest::of(&bytes);
         // Schema 1 is named before its digest, which is not over these bytes.
         let manifest = Manifest::parse(&bytes, media_type.as_deref()).map_err(|source| {
@@ -448,7 +494,7 @@ impl Client {
     pub fn urls(&self, urls: Vec<String>) -> Urls {
         Urls {
             client: self.clone(),
-            urls,
+            places: urls,
             login: None,
         }
     }
@@ -458,18 +504,21 @@ impl Client {
     pub fn file(&self, url: &str, login: Option<(String, Secret)>) -> Urls {
         Urls {
             client: self.clone(),
-            urls: vec![url.to_owned()],
+            places: vec![url.to_owned()],
             login,
         }
     }
 
-    /// Where `repository` is written to.
+    /// Where `repository` is written to: there, whatever the mirrors in registries.conf.
     ///
     /// # Errors
     /// If registries.conf blocks it.
     pub fn push(&self, repository: &Repository) -> Result<Push, RegistryError> {
         let place = self.inner.wire.settings.registries.destination(repository);
-        let endpoint = self.inner.wire.endpoint(repository, place, "a push")?;
+        let endpoint = self
+            .inner
+            .wire
+            .endpoint(repository, place, false, "a push")?;
         Ok(Push::new(self.clone(), endpoint))
     }
 
@@ -490,7 +539,7 @@ impl Client {
                 ask.headers.insert(name, value);
             }
         }
-        let reply = self.block_on(self.inner.wire.send(&ask))?;
+        let reply = self.run(self.inner.wire.send(&ask))?;
         let text = |name| reply.header(name).map(str::to_owned);
         let status = reply.status();
         let (etag, last_modified, content_type) =
@@ -565,6 +614,31 @@ impl Client {
         })
     }
 
+    /// Where a read of `repository` is asked, in order; an error in place of one that is blocked.
+    fn endpoints(
+        &self,
+        repository: &Repository,
+        wanted: Wanted<'_>,
+        subject: &str,
+    ) -> Result<Vec<Result<Arc<Endpoint>, RegistryError>>, RegistryError> {
+        let wire = &self.inner.wire;
+        let registries = &wire.settings.registries;
+        let places = if self.is_direct {
+            vec![registries.destination(repository)]
+        } else {
+            registries.places(repository, wanted)?
+        };
+        let last = places.iter().rposition(|place| place.blocked.is_none());
+        Ok(places
+            .into_iter()
+            .enumerate()
+            .map(|(number, place)| {
+                let has_next = last.is_some_and(|last| number < last);
+                wire.endpoint(repository, place, has_next, subject)
+            })
+            .collect())
+    }
+
     /// Asks each place of `repository` until one has it. The first failure counts if none has, since what could
     /// not be asked may have it.
     fn each<T>(
@@ -574,13 +648,9 @@ impl Client {
         subject: &str,
         mut one: impl FnMut(&Arc<Endpoint>) -> Result<Option<T>, RegistryError>,
     ) -> Result<Option<T>, RegistryError> {
-        let wire = &self.inner.wire;
         let mut failure = None;
-        for place in wire.settings.registries.places(repository, wanted)? {
-            let answer = wire
-                .endpoint(repository, place, subject)
-                .and_then(|endpoint| one(&endpoint));
-            match answer {
+        for endpoint in self.endpoints(repository, wanted, subject)? {
+            match endpoint.and_then(|endpoint| one(&endpoint)) {
                 Ok(Some(answer)) => return Ok(Some(answer)),
                 Ok(None) => {}
                 Err(error) => failure = failure.or(Some(error)),
@@ -591,7 +661,7 @@ impl Client {
 
     /// Sends `ask`; `None` if what it names is not there (404).
     fn sent(&self, ask: &Ask) -> Result<Option<(Reply, u16)>, RegistryError> {
-        self.block_on(async {
+        self.run(async {
             let wire = &self.inner.wire;
             let reply = wire.send(ask).await?;
             match reply.status() {
@@ -632,7 +702,7 @@ impl Client {
                     format!("one at {}", wire::authority(next)),
                 ));
             }
-            let bytes = self.block_on(self.inner.wire.bytes(&ask, reply, PAGE_LIMIT))?;
+            let bytes = self.run(self.inner.wire.bytes(&ask, reply, PAGE_LIMIT))?;
             take(&ask, &bytes)?;
             let Some(next) = next else { return Ok(true) };
             ask.target = Target::Api(next[url::Position::BeforePath..].to_owned());
@@ -747,7 +817,7 @@ impl Source for Manifests {
                 let limit = usize::try_from(blob.size.min(MANIFEST_LIMIT)).unwrap_or(usize::MAX);
                 let bytes = self
                     .client
-                    .block_on(self.client.inner.wire.bytes(&ask, reply, limit))?;
+                    .run(self.client.inner.wire.bytes(&ask, reply, limit))?;
                 // Checked here already, so that the next place is asked where this one is wrong.
                 let found = Digest::of(&bytes);
                 if found != blob.digest {
@@ -780,18 +850,15 @@ impl Source for Blobs {
         if from >= blob.size && from > 0 {
             return Ok(Some(Box::new(io::empty())));
         }
-        let wire = &self.client.inner.wire;
         let digest = blob.digest.to_string();
         let subject = format!("blob {digest}");
         let mut asks = Vec::new();
         let mut failure = None;
-        let places = wire
-            .settings
-            .registries
-            .places(&self.repository, Wanted::Digest(None))
-            .map_err(RegistryError::from)?;
-        for place in places {
-            match wire.endpoint(&self.repository, place, &subject) {
+        for endpoint in self
+            .client
+            .endpoints(&self.repository, Wanted::Digest(None), &subject)?
+        {
+            match endpoint {
                 Ok(endpoint) => asks.push(Ask::api(
                     &endpoint,
                     Method::GET,
@@ -821,7 +888,7 @@ impl Source for Blobs {
 #[derive(Clone, Debug)]
 pub struct Urls {
     client: Client,
-    urls: Vec<String>,
+    places: Vec<String>,
     login: Option<(String, Secret)>,
 }
 
@@ -831,7 +898,7 @@ impl Source for Urls {
             return Ok(Some(Box::new(io::empty())));
         }
         let asks = self
-            .urls
+            .places
             .iter()
             .map(|url| self.client.file_ask(url, self.login.clone()))
             .collect::<Result<Vec<_>, _>>()?;
@@ -850,9 +917,24 @@ struct Presence {
 #[derive(Default)]
 struct PresenceState {
     /// Repositories by registry and blob.
-    known: BTreeMap<(String, Digest), std::collections::BTreeSet<String>>,
+    known: BTreeMap<(String, Digest), BTreeSet<String>>,
     /// Repositories that blobs are on their way to, by registry and blob; one at a time.
     flying: BTreeMap<(String, Digest), String>,
+    /// What is being asked for. A registry may fail when asked for a blob that just arrives.
+    asking: BTreeSet<(Repository, Digest)>,
+}
+
+/// A question under way; gone when dropped.
+struct Question<'a> {
+    presence: &'a Presence,
+    key: (Repository, Digest),
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        self.presence.lock().asking.remove(&self.key);
+        self.presence.landed.notify_all();
+    }
 }
 
 /// A blob on its way; gone when dropped.
@@ -873,24 +955,41 @@ impl Presence {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether `digest` is known to be in `repository`, once nobody sends it there.
-    fn holds(&self, repository: &Repository, digest: Digest) -> bool {
+    fn wait<'a>(
+        &self,
+        state: std::sync::MutexGuard<'a, PresenceState>,
+    ) -> std::sync::MutexGuard<'a, PresenceState> {
+        self.landed
+            .wait(state)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nobody sends `digest` to `repository` or asks for it there. `None` if it is then known to be
+    /// there; else the caller is the one who asks.
+    fn ask(&self, repository: &Repository, digest: Digest) -> Option<Question<'_>> {
         let key = (repository.registry().to_owned(), digest);
+        let question = (repository.clone(), digest);
         let mut state = self.lock();
-        while state
-            .flying
-            .get(&key)
-            .is_some_and(|path| path == repository.path())
+        while state.asking.contains(&question)
+            || state
+                .flying
+                .get(&key)
+                .is_some_and(|path| path == repository.path())
         {
-            state = self
-                .landed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.wait(state);
         }
-        state
+        if state
             .known
             .get(&key)
             .is_some_and(|paths| paths.contains(repository.path()))
+        {
+            return None;
+        }
+        state.asking.insert(question.clone());
+        Some(Question {
+            presence: self,
+            key: question,
+        })
     }
 
     /// Whether `digest` is known to be in `repository` now.
@@ -905,11 +1004,9 @@ impl Presence {
     fn take_off(&self, repository: &Repository, digest: Digest) -> Flight<'_> {
         let key = (repository.registry().to_owned(), digest);
         let mut state = self.lock();
-        while state.flying.contains_key(&key) {
-            state = self
-                .landed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+        let question = (repository.clone(), digest);
+        while state.flying.contains_key(&key) || state.asking.contains(&question) {
+            state = self.wait(state);
         }
         state
             .flying

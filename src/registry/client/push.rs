@@ -22,7 +22,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RAN
 use url::Url;
 
 use super::error::RegistryError;
-use super::wire::{Ask, Endpoint, Kind, Reply, Target, drain, location};
+use super::wire::{Ask, COMMIT_PATIENCE, Endpoint, Kind, Reply, Target, drain, location};
 use super::{Client, header_digest, manifest_ask, stand_in};
 use crate::digest::Digest;
 use crate::oci::{Descriptor, MANIFEST_LIMIT, Manifest, OCI_INDEX};
@@ -75,6 +75,16 @@ pub struct Put {
     /// The subject under which the registry listed it, if it has one and the registry keeps such lists. Where it
     /// has one and this is `None`, see [`Push::refer`].
     pub subject: Option<Digest>,
+}
+
+/// What came of a wish to mount.
+enum Mounting {
+    /// The blob is there.
+    Done,
+    /// The registry opened an upload instead.
+    Opened(Url),
+    /// Neither.
+    Refused,
 }
 
 /// How a blob got there.
@@ -149,8 +159,9 @@ impl Push {
         let mut session = None;
         if let Some(path) = next_door {
             match self.try_mount(blob, &path).map_err(wrong)? {
-                None => return Ok(Sent::Mounted),
-                Some(opened) => session = opened,
+                Mounting::Done => return Ok(Sent::Mounted),
+                Mounting::Opened(at) => session = Some(at),
+                Mounting::Refused => {}
             }
         }
         let policy = self.client.inner.wire.settings.retry;
@@ -170,7 +181,7 @@ impl Push {
                         && RegistryError::in_error(&source)
                             .is_some_and(RegistryError::is_temporary) =>
                 {
-                    std::thread::sleep(policy.pause(attempt));
+                    self.client.pause(policy.pause(attempt)).map_err(wrong)?;
                     attempt += 1;
                 }
                 Err(error) => return Err(error),
@@ -186,24 +197,23 @@ impl Push {
         let presence = &self.client.inner.presence;
         let _flight = presence.take_off(self.repository(), blob.digest);
         match self.try_mount(blob, from)? {
-            None => Ok(true),
-            Some(session) => {
-                if let Some(at) = session {
-                    // Nobody goes on with it; that the registry cleans up by itself is no reason to leave it.
-                    let ask = self.at(Method::DELETE, &at, Kind::Mount, blob);
-                    let wire = &self.client.inner.wire;
-                    if let Ok(reply) = self.client.block_on(wire.attempt(&ask)) {
-                        self.client
-                            .block_on(drain(reply, wire.settings.idle_timeout));
-                    }
+            Mounting::Done => Ok(true),
+            Mounting::Refused => Ok(false),
+            Mounting::Opened(at) => {
+                // Nobody goes on with it; that the registry cleans up by itself is no reason to leave it.
+                let ask = self.at(Method::DELETE, &at, Kind::UploadEnd, blob);
+                let wire = &self.client.inner.wire;
+                if let Ok(reply) = self.client.run(wire.attempt(&ask)) {
+                    self.client
+                        .block_on(drain(reply, wire.settings.idle_timeout));
                 }
                 Ok(false)
             }
         }
     }
 
-    /// Links `blob`; where the registry opened an upload instead, that.
-    fn try_mount(&self, blob: &Blob, from: &str) -> Result<Option<Option<Url>>, RegistryError> {
+    /// Links `blob`, if the registry does.
+    fn try_mount(&self, blob: &Blob, from: &str) -> Result<Mounting, RegistryError> {
         let route = Route::Uploads {
             repository: self.repository().path(),
         };
@@ -214,13 +224,15 @@ impl Push {
         let mut ask = self.ask(Method::POST, format!("{route}?{query}"), Kind::Mount, blob);
         ask.scopes.push(format!("repository:{from}:pull"));
         let wire = &self.client.inner.wire;
-        let sent = self.client.block_on(wire.send(&ask));
+        let sent = self.client.run(wire.send(&ask));
         let reply = match sent {
             Ok(reply) => reply,
-            // Who may not read there can still write here.
-            Err(RegistryError::Unauthorized { .. } | RegistryError::Forbidden { .. }) => {
-                return Ok(Some(None));
-            }
+            // Who may not read there can still write here, and a registry that fails to link can still take bytes.
+            Err(
+                RegistryError::Unauthorized { .. }
+                | RegistryError::Forbidden { .. }
+                | RegistryError::Server { .. },
+            ) => return Ok(Mounting::Refused),
             Err(error) => return Err(error),
         };
         match reply.status() {
@@ -231,18 +243,18 @@ impl Push {
                     .inner
                     .presence
                     .learn(self.repository(), blob.digest);
-                Ok(None)
+                Ok(Mounting::Done)
             }
             202 => {
                 let at = location(&ask, &reply)?;
                 self.client
                     .block_on(drain(reply, wire.settings.idle_timeout));
-                Ok(Some(Some(at)))
+                Ok(Mounting::Opened(at))
             }
             400 | 404 | 405 | 415 => {
                 self.client
                     .block_on(drain(reply, wire.settings.idle_timeout));
-                Ok(Some(None))
+                Ok(Mounting::Refused)
             }
             _ => Err(self.client.block_on(wire.failure(&ask, reply))),
         }
@@ -297,7 +309,7 @@ impl Push {
         ask.headers.insert(CONTENT_TYPE, content_type);
         ask.body = Bytes::copy_from_slice(bytes);
         let wire = &self.client.inner.wire;
-        let reply = self.client.block_on(wire.send(&ask))?;
+        let reply = self.client.run(wire.send(&ask))?;
         if !matches!(reply.status(), 200..=202) {
             let error = self.client.block_on(wire.failure(&ask, reply));
             if error.to_string().contains("BLOB_UNKNOWN") {
@@ -391,9 +403,9 @@ impl Push {
     /// Whether `blob` is there: known, or asked.
     fn known(&self, blob: &Blob) -> Result<bool, RegistryError> {
         let presence = &self.client.inner.presence;
-        if presence.holds(self.repository(), blob.digest) {
+        let Some(_question) = presence.ask(self.repository(), blob.digest) else {
             return Ok(true);
-        }
+        };
         let digest = blob.digest.to_string();
         let route = Route::Blob {
             repository: self.repository().path(),
@@ -438,7 +450,7 @@ impl Push {
         };
         let ask = self.ask(Method::POST, route.to_string(), Kind::UploadStart, blob);
         let wire = &self.client.inner.wire;
-        let reply = self.client.block_on(wire.send(&ask))?;
+        let reply = self.client.run(wire.send(&ask))?;
         if reply.status() != 202 {
             return Err(self.refusal(&ask, reply));
         }
@@ -477,11 +489,12 @@ impl Push {
         if blob.size <= HELD {
             let mut held = Vec::with_capacity(usize::try_from(blob.size).unwrap_or(0));
             bytes.read_to_end(&mut held)?;
-            return match self.put_held(blob, Bytes::from(held.clone()), &at) {
+            let held = Bytes::from(held);
+            return match self.put_held(blob, &held, &at) {
                 Err(RegistryError::Pieces { .. }) => {
                     wants_pieces.store(true, Ordering::Relaxed);
                     let (at, least) = self.start(blob)?;
-                    self.upload_pieces(blob, &mut held.as_slice(), at, least)
+                    self.upload_pieces(blob, &mut held.as_ref(), at, least)
                 }
                 other => Ok(other?),
             };
@@ -511,14 +524,14 @@ impl Push {
     }
 
     /// Puts a blob that is held in memory; a session that is lost is started again.
-    fn put_held(&self, blob: &Blob, bytes: Bytes, at: &Url) -> Result<(), RegistryError> {
+    fn put_held(&self, blob: &Blob, bytes: &Bytes, at: &Url) -> Result<(), RegistryError> {
         let wire = &self.client.inner.wire;
         let mut at = at.clone();
         let mut restarted = false;
         loop {
             let mut ask = self.put_ask(blob, &at);
             ask.body = bytes.clone();
-            let reply = self.client.block_on(wire.send(&ask))?;
+            let reply = self.client.run(wire.send(&ask))?;
             if reply.status() == 404 && !restarted {
                 // Some registry forgets a session whose first attempt broke.
                 restarted = true;
@@ -560,11 +573,18 @@ impl Push {
         ask.headers
             .insert(CONTENT_LENGTH, HeaderValue::from(blob.size));
         let (sender, mut receiver) = tokio::sync::mpsc::channel::<io::Result<Bytes>>(WAITING);
-        let pulse = Arc::new(Pulse::default());
+        let pulse = Arc::new(Pulse {
+            polls: AtomicU64::new(0),
+            starved: AtomicBool::new(true),
+            ended: AtomicBool::new(false),
+        });
         let beat = pulse.clone();
         let stream = futures_util::stream::poll_fn(move |context| {
             let polled = receiver.poll_recv(context);
             beat.starved.store(polled.is_pending(), Ordering::Relaxed);
+            if matches!(polled, std::task::Poll::Ready(None)) {
+                beat.ended.store(true, Ordering::Relaxed);
+            }
             beat.polls.fetch_add(1, Ordering::Relaxed);
             polled
         });
@@ -572,34 +592,37 @@ impl Push {
         let task = self.client.runtime().spawn({
             let ask = ask.clone();
             async move {
-                let patience = wire.settings.idle_timeout;
+                let idle = wire.settings.idle_timeout;
                 let body = reqwest::Body::wrap_stream(stream);
                 let sending = wire.stream(&ask, body);
                 let mut sending = std::pin::pin!(sending);
                 let mut seen = 0;
                 let mut still = Instant::now();
                 loop {
-                    match tokio::time::timeout(patience.min(Duration::from_secs(1)), &mut sending)
-                        .await
-                    {
-                        Ok(outcome) => return outcome,
-                        Err(_) => {
-                            let polls = pulse.polls.load(Ordering::Relaxed);
-                            if polls != seen || pulse.starved.load(Ordering::Relaxed) {
-                                seen = polls;
-                                still = Instant::now();
-                            } else if still.elapsed() >= patience {
-                                return Err(RegistryError::Timeout {
-                                    asked: ask.asked(),
-                                    after: patience,
-                                });
-                            }
-                        }
+                    let turn = idle.min(Duration::from_secs(1));
+                    if let Ok(outcome) = tokio::time::timeout(turn, &mut sending).await {
+                        return outcome;
+                    }
+                    let patience = if pulse.ended.load(Ordering::Relaxed) {
+                        idle * COMMIT_PATIENCE
+                    } else {
+                        idle
+                    };
+                    let polls = pulse.polls.load(Ordering::Relaxed);
+                    if polls != seen || pulse.starved.load(Ordering::Relaxed) {
+                        seen = polls;
+                        still = Instant::now();
+                    } else if still.elapsed() >= patience {
+                        return Err(RegistryError::Timeout {
+                            asked: ask.asked(),
+                            after: patience,
+                        });
                     }
                 }
             }
         });
         let mut held: Option<Bytes> = None;
+        let mut complete = false;
         let failure = loop {
             let mut chunk = vec![0; CHUNK];
             let count = match read_full(bytes, &mut chunk) {
@@ -608,31 +631,45 @@ impl Push {
             };
             if count == 0 {
                 // Everything was found right, so the last bytes may go.
+                complete = true;
                 if let Some(last) = held.take() {
                     let _ = self.client.block_on(sender.send(Ok(last)));
                 }
                 break None;
             }
             chunk.truncate(count);
-            if let Some(ready) = held.replace(Bytes::from(chunk))
-                && self.client.block_on(sender.send(Ok(ready))).is_err()
-            {
-                // The registry has answered already.
-                break None;
+            if let Some(ready) = held.replace(Bytes::from(chunk)) {
+                let taken = self
+                    .client
+                    .run(async { Ok(sender.send(Ok(ready)).await.is_ok()) });
+                match taken {
+                    Ok(true) => {}
+                    // The registry has answered already.
+                    Ok(false) => break None,
+                    Err(error) => break Some(error.into()),
+                }
             }
         };
         if let Some(error) = failure {
-            let stop = io::Error::new(io::ErrorKind::Interrupted, "the blob ended early");
-            let _ = self.client.block_on(sender.send(Err(stop)));
-            drop(sender);
+            // The request ends here, short of its declared length, so the registry takes nothing.
+            task.abort();
             let _ = self.client.block_on(task);
             return Err(error);
         }
         drop(sender);
+        let abort = task.abort_handle();
         let reply = self
             .client
-            .block_on(task)
-            .map_err(|error| RegistryError::Start(Box::new(error)))??;
+            .run(async {
+                task.await
+                    .map_err(|error| RegistryError::Start(Box::new(error)))?
+            })
+            .inspect_err(|_| abort.abort())?;
+        if !complete && reply.status() < 300 {
+            return Err(ask
+                .protocol("an answer to the whole upload", "one to a part of it")
+                .into());
+        }
         Ok(self.ended(&ask, reply)?)
     }
 
@@ -677,7 +714,7 @@ impl Push {
             read_full(bytes, &mut [0; 1])?;
         }
         let ask = self.put_ask(blob, &at);
-        let reply = self.client.block_on(wire.send(&ask))?;
+        let reply = self.client.run(wire.send(&ask))?;
         match self.ended(&ask, reply) {
             Err(RegistryError::Pieces { .. }) => Err(ask
                 .protocol("that the upload is complete (201)", "that it is not")
@@ -711,7 +748,7 @@ impl Push {
                 HeaderValue::from_str(&format!("{from}-{}", end - 1)).expect("a range is ASCII"),
             );
             ask.body = Bytes::copy_from_slice(rest);
-            let outcome = self.client.block_on(wire.attempt(&ask));
+            let outcome = self.client.run(wire.attempt(&ask));
             let broke = match outcome {
                 Ok(reply) if matches!(reply.status(), 200..=202 | 204) => {
                     let next = location(&ask, &reply)?;
@@ -734,10 +771,10 @@ impl Push {
             if attempt >= policy.attempts {
                 return Err(broke);
             }
-            std::thread::sleep(policy.pause(attempt));
+            self.client.pause(policy.pause(attempt))?;
             attempt += 1;
             let question = self.at(Method::GET, &at, Kind::UploadPiece, blob);
-            let reply = self.client.block_on(wire.send(&question))?;
+            let reply = self.client.run(wire.send(&question))?;
             if reply.status() >= 400 {
                 return Err(self.client.block_on(wire.failure(&question, reply)));
             }
@@ -766,12 +803,13 @@ impl Push {
 }
 
 /// What a stream of an upload shows of its state.
-#[derive(Default)]
 struct Pulse {
     /// How often the connection asked for more.
     polls: AtomicU64,
-    /// It waits for our bytes, and not we for it.
+    /// It waits for our bytes, or for its turn, and not we for it.
     starved: AtomicBool,
+    /// It has all bytes.
+    ended: AtomicBool,
 }
 
 impl Sink for Push {
@@ -788,8 +826,9 @@ impl Sink for Push {
         let mut session = None;
         if let Some(path) = presence.elsewhere(self.repository(), blob.digest) {
             match self.try_mount(blob, &path)? {
-                None => return Ok(()),
-                Some(opened) => session = opened,
+                Mounting::Done => return Ok(()),
+                Mounting::Opened(at) => session = Some(at),
+                Mounting::Refused => {}
             }
         }
         self.upload(blob, bytes, session)?;

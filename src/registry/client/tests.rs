@@ -1,6 +1,7 @@
 //! The client against a stock registry, where one is installed, and against servers that misbehave.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -689,10 +690,10 @@ fn answer(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         .iter()
         .any(|(name, _)| name.eq_ignore_ascii_case("content-length"));
     if !sets_length {
-        text += &format!("Content-Length: {}\r\n", body.len());
+        let _ = write!(text, "Content-Length: {}\r\n", body.len());
     }
     for (name, value) in headers {
-        text += &format!("{name}: {value}\r\n");
+        let _ = write!(text, "{name}: {value}\r\n");
     }
     Answer {
         bytes: [text.as_bytes(), b"\r\n", body].concat(),
@@ -1117,6 +1118,17 @@ fn a_mirror_that_fails_or_lacks_it_makes_way_for_the_next() {
         good.seen("GET", "/v2/here/x/"),
         3,
         "asked by its name there"
+    );
+
+    let error = client.direct().tags(&source).unwrap_err();
+    assert!(
+        matches!(&error, RegistryError::Blocked { .. }),
+        "a direct client asks no mirror: {error:?}"
+    );
+    assert_eq!(
+        broken.seen("GET", "/blobs/"),
+        2,
+        "a mirror with others behind it is not waited for long"
     );
 
     let conf = "[[registry]]\nlocation = \"up.test\"\nblocked = true\n";
@@ -1808,11 +1820,6 @@ fn a_plain_file_is_got_with_its_tag_and_within_its_limit() {
             "{url}: {error:?}"
         );
     }
-    let source = client.urls(vec![
-        format!("http://{}/none", fault.host),
-        "https://up.test/graph?channel=x".to_owned(),
-    ]);
-    let _ = source;
     let one = client.file(
         &format!("http://{}/private", fault.host),
         Some(("user".to_owned(), Secret::new("p@ss"))),
@@ -1943,4 +1950,93 @@ fn settings_are_read_from_what_an_environment_leads_to() {
     )
     .unwrap_err();
     assert!(error.to_string().contains("rewrite"), "{error}");
+}
+
+#[test]
+fn a_proxy_is_asked_for_what_is_not_exempt() {
+    let proxy = Fault::start(|seen, _| {
+        if seen.method == "CONNECT" {
+            return closing(answer(403, &[], b""));
+        }
+        // user:secret
+        assert_eq!(
+            seen.header("proxy-authorization"),
+            "Basic dXNlcjpzZWNyZXQ=",
+            "the proxy learns who asks"
+        );
+        answer(200, &[], seen.path.as_bytes())
+    });
+    let url = format!("http://user:secret@{}", proxy.host);
+    let environment = Environment {
+        variables: [("http_proxy", url.clone()), ("https_proxy", url)]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into(),
+        ..Environment::default()
+    };
+    let mut settings = quick(&[]);
+    settings.proxies = crate::registry::settings::Proxies::find(&environment).unwrap();
+    settings.retry.attempts = 1;
+    let client = Client::new(settings).unwrap();
+    let mut got = client
+        .get("http://up.test/x?y=1", &GetOptions::default())
+        .unwrap();
+    let mut body = String::new();
+    got.body.read_to_string(&mut body).unwrap();
+    assert_eq!(
+        body, "http://up.test/x?y=1",
+        "the whole URL goes to the proxy"
+    );
+    let error = client.tags(&repository("up.test/a")).unwrap_err();
+    assert!(
+        !format!("{error} {error:?}").contains("secret"),
+        "{error:?} must not show the password of the proxy"
+    );
+    assert_eq!(
+        proxy.seen("CONNECT", "up.test:443"),
+        1,
+        "TLS goes through a tunnel"
+    );
+}
+
+#[test]
+fn an_upload_is_not_led_into_the_clear() {
+    let away = Fault::start(|_, _| answer(201, &[], b""));
+    let target = format!("http://{}/up", away.host);
+    let home = Fault::start(move |seen, _| match seen.method.as_str() {
+        "POST" => answer(202, &[("Location", &target)], b""),
+        _ => answer(404, &[], b""),
+    });
+    let memory = Memory::default();
+    let blob = memory.insert(b"x");
+    let push = home.client().push(&home.repository("a")).unwrap();
+    let error = push.send(&memory, &blob, None, &|_| ()).unwrap_err();
+    let TransferError::Io { source, .. } = &error else {
+        panic!("{error:?}")
+    };
+    assert!(
+        source.to_string().contains("a Location over https"),
+        "{source}"
+    );
+    assert_eq!(away.seen("PUT", ""), 0, "nothing went there");
+}
+
+#[test]
+fn a_client_that_is_stopped_waits_for_nothing() {
+    let fault = Fault::start(|_, _| answer(503, &[("Retry-After", "4")], b""));
+    let client = fault.client();
+    let error = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| client.tags(&fault.repository("a")).unwrap_err());
+        while fault.seen("GET", "/tags/") == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        client.stop();
+        asking.join().unwrap()
+    });
+    assert!(matches!(error, RegistryError::Stopped), "{error:?}");
+    assert_eq!(fault.seen("GET", "/tags/"), 1, "nor asks again");
+    let error = client.clone().tags(&fault.repository("a")).unwrap_err();
+    assert!(
+        matches!(error, RegistryError::Stopped) && !error.is_temporary(),
+        "nor starts anything new: {error:?}"
+    );
 }

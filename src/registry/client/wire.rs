@@ -26,6 +26,12 @@ use crate::registry::settings::{Limits, Settings};
 /// Redirects that are followed for one request.
 const REDIRECTS: usize = 10;
 
+/// How often a place is asked while another one may have the same.
+const ATTEMPTS_BEFORE_NEXT: u32 = 2;
+
+/// How many times the idle timeout a registry may take to answer the end of an upload: it may hash or move the blob.
+pub(super) const COMMIT_PATIENCE: u32 = 5;
+
 /// How much of an answer that is an error, or is not needed, is read.
 const ERROR_LIMIT: usize = 64 << 10;
 
@@ -33,7 +39,7 @@ const ERROR_LIMIT: usize = 64 << 10;
 const TOKEN_LIMIT: usize = 1 << 20;
 
 /// Life of a token that does not say how long it lives, from Docker's token specification.
-const TOKEN_LIFE: Duration = Duration::from_secs(60);
+const TOKEN_LIFE: Duration = Duration::from_mins(1);
 
 /// A token is renewed this long before it ends, or after four fifths of its life if that is later.
 const TOKEN_MARGIN: Duration = Duration::from_secs(30);
@@ -97,7 +103,7 @@ pub struct Requests {
     pub upload_starts: u64,
     /// PATCH with a piece of an upload, and questions how far it got.
     pub upload_pieces: u64,
-    /// PUT that ends an upload.
+    /// PUT that ends an upload, and DELETE of one that nobody goes on with.
     pub upload_ends: u64,
     /// GET of tags.
     pub tags: u64,
@@ -225,9 +231,15 @@ pub(super) struct Endpoint {
     /// Where it is asked.
     pub(super) repository: Repository,
     pub(super) host: Arc<Host>,
+    /// Another place may have the same, so this one is not waited for as long.
+    has_next: bool,
 }
 
 impl Endpoint {
+    #[allow(
+        clippy::unnecessary_box_returns,
+        reason = "errors hold it boxed, to be small"
+    )]
     pub(super) fn asked(&self, subject: &str) -> Box<Asked> {
         Box::new(Asked {
             subject: subject.to_owned(),
@@ -293,6 +305,10 @@ impl Ask {
     }
 
     /// What is asked, for messages.
+    #[allow(
+        clippy::unnecessary_box_returns,
+        reason = "errors hold it boxed, to be small"
+    )]
     pub(super) fn asked(&self) -> Box<Asked> {
         match (&self.endpoint, &self.target) {
             (Some(endpoint), _) => endpoint.asked(&self.subject),
@@ -444,6 +460,7 @@ impl Wire {
         &self,
         wanted: &Repository,
         place: Place,
+        has_next: bool,
         subject: &str,
     ) -> Result<Arc<Endpoint>, RegistryError> {
         let registry = place.repository.registry();
@@ -457,6 +474,7 @@ impl Wire {
             wanted: crate::registry::conf::canonical(wanted),
             host: self.host(asked, insecure),
             repository: place.repository,
+            has_next,
         });
         match place.blocked {
             Some(block) => Err(RegistryError::Blocked {
@@ -555,6 +573,10 @@ impl Wire {
     /// to judge; never 401, 403, 429 or a server's failure.
     pub(super) async fn send(&self, ask: &Ask) -> Result<Reply, RegistryError> {
         let policy = self.settings.retry;
+        let attempts = match &ask.endpoint {
+            Some(endpoint) if endpoint.has_next => policy.attempts.min(ATTEMPTS_BEFORE_NEXT),
+            _ => policy.attempts,
+        };
         let mut attempt = 1;
         loop {
             let outcome = self.attempt(ask).await;
@@ -573,7 +595,7 @@ impl Wire {
                 Err(error) if error.is_temporary() => Some(policy.pause(attempt)),
                 _ => return outcome,
             };
-            let Some(pause) = pause.filter(|_| attempt < policy.attempts) else {
+            let Some(pause) = pause.filter(|_| attempt < attempts) else {
                 return match outcome {
                     Ok(mut reply) => {
                         reply.attempts = attempt;
@@ -624,6 +646,9 @@ impl Wire {
                     return Err(ask.protocol("a request of an endpoint", "none"));
                 }
             };
+            if let (None, Target::Url(url), Some(_)) = (&away, &ask.target, &ask.endpoint) {
+                Self::refuse_plain(ask, &host, url)?;
+            }
             let learning = if host.learnt.load(Ordering::Acquire) || waited {
                 None
             } else {
@@ -764,6 +789,17 @@ impl Wire {
         Ok(next)
     }
 
+    /// A location that a registry named may not lead into the clear, unless its host may.
+    fn refuse_plain(ask: &Ask, host: &Host, url: &Url) -> Result<(), RegistryError> {
+        if url.scheme() == "https" || host.insecure {
+            return Ok(());
+        }
+        Err(ask.protocol(
+            "a Location over https",
+            format!("one over {} at {}", url.scheme(), authority(url)),
+        ))
+    }
+
     /// Sends once. `body`, if given, is sent instead of the request's own.
     async fn dispatch(
         &self,
@@ -884,7 +920,12 @@ impl Wire {
         };
         self.counters.kinds[ask.kind as usize].fetch_add(1, Ordering::Relaxed);
         // The patience of a stream is kept by whoever feeds it.
-        let patience = self.settings.idle_timeout
+        let commits = if ask.kind == Kind::UploadEnd {
+            COMMIT_PATIENCE
+        } else {
+            1
+        };
+        let patience = self.settings.idle_timeout * commits
             + self.settings.connect_timeout
             + Duration::from_secs(ask.body.len() as u64 / SLOWEST);
         let sent = if streams {
@@ -923,6 +964,7 @@ impl Wire {
         } else {
             self.host_of(url)
         };
+        Self::refuse_plain(ask, &host, url)?;
         host.pace().await;
         let authorization = if home {
             self.authorization(ask, &host, &ask.scopes, None).await?
@@ -967,8 +1009,13 @@ impl Wire {
         let Some(endpoint) = &ask.endpoint else {
             return Ok(None);
         };
-        // A helper is a program, which may take its time.
-        let credentials = self.settings.credentials.clone();
+        let credentials = &self.settings.credentials;
+        if !credentials.asks_programs() {
+            let repository = &endpoint.repository;
+            return Ok(credentials.login(repository.registry(), repository.path())?);
+        }
+        // A program may take its time.
+        let credentials = credentials.clone();
         let repository = endpoint.repository.clone();
         tokio::task::spawn_blocking(move || {
             credentials.login(repository.registry(), repository.path())
@@ -1197,10 +1244,10 @@ impl Wire {
                 .filter(|seconds| *seconds > 0)
                 .map_or(TOKEN_LIFE, Duration::from_secs)
                 // No promise is believed for longer than a day.
-                .min(Duration::from_secs(86_400));
+                .min(Duration::from_hours(24));
             return Ok(Token {
                 value,
-                renewed: started + life - TOKEN_MARGIN.min(life / 5),
+                renewed: started + life.saturating_sub(TOKEN_MARGIN.min(life / 5)),
                 serial: self.serials.fetch_add(1, Ordering::Relaxed),
             });
         }
@@ -1363,6 +1410,10 @@ fn is_json(response: &reqwest::Response) -> bool {
 }
 
 /// What is asked, where `host` is asked for it.
+#[allow(
+    clippy::unnecessary_box_returns,
+    reason = "errors hold it boxed, to be small"
+)]
 fn at(ask: &Ask, host: &Host) -> Box<Asked> {
     let mut asked = ask.asked();
     asked.host.clone_from(&host.authority);
@@ -1517,5 +1568,32 @@ mod tests {
             "no control characters"
         );
         assert_eq!(plain(&"x".repeat(400)).chars().count(), 301, "bounded");
+    }
+
+    #[test]
+    fn a_rate_spreads_requests_and_a_hold_delays_them() {
+        let mut settings = Settings::default();
+        settings.limits.requests_per_second = Some(1000);
+        let wire = Wire::new(settings);
+        let host = wire.host("a.test", false);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let turn = || *host.next.lock().unwrap();
+        let first = turn();
+        for _ in 0..5 {
+            runtime.block_on(host.pace());
+        }
+        assert!(
+            turn() >= first + Duration::from_millis(5),
+            "each request takes its share of the second"
+        );
+        let before = turn();
+        host.hold(Duration::from_secs(7));
+        assert!(
+            turn() >= before + Duration::from_secs(6),
+            "nobody asks before the pause has passed"
+        );
     }
 }
