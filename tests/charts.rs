@@ -4,11 +4,11 @@
 //! are absent the tests say so and pass. Documents are compared as parsed YAML. What cannot be compared is listed
 //! at the suite it concerns.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use imgbuild::chart::{
-    Capabilities, Chart, Document, How, LoadLimits, RenderOptions, Rendered, ValuesLayer, Verdict,
+    Capabilities, Chart, Document, How, LoadLimits, RenderOptions, Rendered, ValuesLayer,
     find_images, render, yaml,
 };
 use serde_json::Value as Json;
@@ -275,7 +275,10 @@ fn redact_certificates(document: &mut Json) {
     match document {
         Json::Object(entries) => {
             for (key, value) in entries.iter_mut() {
-                if matches!(key.as_str(), "caBundle" | "tls.crt" | "tls.key" | "ca.crt") {
+                // Scripts of the chart are not in the data either.
+                let absent = matches!(key.as_str(), "caBundle" | "tls.crt" | "tls.key" | "ca.crt")
+                    || key == "script" && value.is_string();
+                if absent {
                     *value = Json::Null;
                 } else {
                     redact_certificates(value);
@@ -296,25 +299,36 @@ fn the_splunk_collector_renders_as_with_helm() {
     let mut tally = Tally::default();
     for example in directories(&root.join("examples")) {
         let case = base_name(&example);
-        let values = example.join(format!("{case}-values.yaml"));
         let golden = example.join("rendered_manifests");
-        if !values.exists() || !golden.exists() {
+        let values = std::fs::read_dir(&example)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .find(|path| base_name(path).ends_with("values.yaml"));
+        let Some(values) = values.filter(|_| golden.exists()) else {
             println!("{case}: no values or no golden render");
             continue;
-        }
+        };
         let options = RenderOptions {
             name: "default".to_owned(),
             values: vec![layer(&values)],
             ..RenderOptions::default()
         };
         let rendered = render(&chart, &options).unwrap();
-        tally.compare(
-            &case,
-            &rendered,
-            &golden_files(&golden),
-            redact_certificates,
-            |_| true,
-        );
+        // Charts that are fetched before they are packed are not in the data: nor is what they render to.
+        let absent: Vec<String> = chart
+            .missing_dependencies()
+            .iter()
+            .map(|dependency| format!("/charts/{}/", dependency.alias))
+            .collect();
+        let golden: Vec<String> = golden_files(&golden)
+            .iter()
+            .flat_map(|text| text.split("\n---\n"))
+            .filter(|part| !absent.iter().any(|path| part.contains(path)))
+            // Calls a template of the operator's chart, which is one of those.
+            .filter(|part| !part.contains("operator/instrumentation-hook-job.yaml"))
+            .map(str::to_owned)
+            .collect();
+        tally.compare(&case, &rendered, &golden, redact_certificates, |_| true);
     }
     tally.finish("splunk");
 }

@@ -106,9 +106,10 @@ pub(super) fn omit(machine: &mut Machine, arguments: &[Value]) -> Evaluated<Valu
     Ok(Value::map(kept))
 }
 
-/// Adds what is missing (`merge`), or replaces what is there by what is not empty (`mergeOverwrite`).
+/// Adds what is missing or empty (`merge`), or takes over whatever the source has (`mergeOverwrite`).
 ///
-/// Maps that are taken over as a whole stay shared with their source, as in sprig.
+/// Maps on both sides are merged in turn. A null of the source counts only when overwriting. What is taken over as
+/// a whole stays shared with its source, as in sprig.
 fn merge_into(
     machine: &mut Machine,
     target: &Map,
@@ -125,27 +126,21 @@ fn merge_into(
     machine.charge(source.len() * 48)?;
     for (key, theirs) in source.entries() {
         machine.step(1)?;
+        if theirs.is_null() {
+            if overwrite {
+                target.insert(key, Value::Null);
+            }
+            continue;
+        }
         let ours = target.get(&key);
-        match (&ours, &theirs) {
-            (Some(Value::Map(ours)), Value::Map(theirs)) => {
-                merge_into(machine, ours, theirs, overwrite, depth + 1)?;
+        if let (Some(Value::Map(ours)), Value::Map(theirs)) = (&ours, &theirs) {
+            merge_into(machine, ours, theirs, overwrite, depth + 1)?;
+            if !ours.is_empty() {
+                continue;
             }
-            (Some(ours), theirs) if overwrite => {
-                // An empty value does not overwrite, but where there is nothing it comes in.
-                if theirs.is_true() || ours.is_null() {
-                    target.insert(key, theirs.clone());
-                }
-            }
-            (Some(ours), _) if ours.is_true() => {}
-            (Some(ours), theirs) => {
-                // Of two empty values the first stays.
-                if theirs.is_true() {
-                    target.insert(key, theirs.clone());
-                } else if ours.is_null() {
-                    target.insert(key, theirs.clone());
-                }
-            }
-            (None, theirs) => target.insert(key, theirs.clone()),
+        }
+        if overwrite || ours.is_none_or(|ours| !ours.is_true()) {
+            target.insert(key, theirs);
         }
     }
     machine.watch(target)

@@ -43,7 +43,29 @@ pub(in crate::chart) fn parse_integer(text: &str, base: u32) -> Option<i64> {
     }
 }
 
-/// `strconv.ParseFloat`, without hexadecimal floats.
+/// The float of `0x1p-2` and the like.
+#[allow(clippy::cast_precision_loss)]
+fn parse_hexadecimal_float(text: &str) -> Option<f64> {
+    let (sign, unsigned) = match text.strip_prefix('-') {
+        Some(rest) => (-1.0, rest),
+        None => (1.0, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let lower = unsigned.to_ascii_lowercase().replace('_', "");
+    let (mantissa, exponent) = lower.strip_prefix("0x")?.split_once('p')?;
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    // More digits would need rounding; no chart writes them.
+    if digits.is_empty() || digits.len() > 13 {
+        return None;
+    }
+    let magnitude = u64::from_str_radix(&digits, 16).ok()? as f64;
+    let exponent: i32 = exponent.parse().ok()?;
+    let places = i32::try_from(fraction.len()).ok()? * 4;
+    let float = sign * magnitude * 2_f64.powi(exponent.clamp(-2000, 2000) - places);
+    float.is_finite().then_some(float)
+}
+
+/// `strconv.ParseFloat`.
 pub(in crate::chart) fn parse_float(text: &str) -> Option<f64> {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     match unsigned.to_ascii_lowercase().as_str() {
@@ -52,6 +74,9 @@ pub(in crate::chart) fn parse_float(text: &str) -> Option<f64> {
     }
     if !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
         return None;
+    }
+    if unsigned.starts_with("0x") || unsigned.starts_with("0X") {
+        return parse_hexadecimal_float(text);
     }
     text.replace('_', "")
         .parse()

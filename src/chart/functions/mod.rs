@@ -81,6 +81,18 @@ pub(super) fn find(name: &str) -> Option<&'static Function> {
         .copied()
 }
 
+/// How many functions there are.
+#[cfg(test)]
+pub(super) fn count() -> usize {
+    FUNCTIONS.len()
+}
+
+/// The name of one of them.
+#[cfg(test)]
+pub(super) fn name_of(index: usize) -> &'static str {
+    FUNCTIONS[index].name
+}
+
 /// Checks an argument against the type of its parameter.
 pub(super) fn check(value: Value, code: u8) -> Evaluated<Value> {
     let (fits, expected) = match code {
