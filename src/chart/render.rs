@@ -6,8 +6,8 @@
 //! all charts are read, deepest first, so that a parent may redefine what a dependency defines, and run in that
 //! order. Unlike Helm, one template that fails does not stop the others.
 //!
-//! Not rendered: partials (`_*`), `NOTES.txt`, and the templates of library charts that are no partials.
-//! `values.schema.json` is not applied.
+//! Not rendered: partials (`_*`), and the templates of library charts that are no partials. `NOTES.txt` runs, since
+//! a chart may refuse its values there, but gives no document. `values.schema.json` is not applied.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -352,7 +352,7 @@ fn run(machine: &mut Machine, mut templates: Vec<Pending<'_>>, rendered: &mut Re
             Ok(read) => {
                 machine.define(&read);
                 let base_name = template.path.rsplit('/').next().unwrap_or("");
-                if !base_name.starts_with('_') && base_name != "NOTES.txt" {
+                if !base_name.starts_with('_') {
                     runnable.push((name, template));
                 }
             }
@@ -372,6 +372,10 @@ fn run(machine: &mut Machine, mut templates: Vec<Pending<'_>>, rendered: &mut Re
         ]);
         template.context.insert(Rc::from("Template"), Value::map(own));
         match machine.execute(&name, Value::Map(template.context.clone())) {
+            Ok(_) if template.path.ends_with("/NOTES.txt") => {}
+            // The notes are for people, but it is there that many charts say what they cannot do without.
+            Err(fault)
+                if template.path.ends_with("/NOTES.txt") && fault.kind != FaultKind::Refused => {}
             Ok(text) => {
                 let text = text.replace("<no value>", "");
                 if !text.trim().is_empty() {

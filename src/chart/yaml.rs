@@ -499,8 +499,8 @@ impl Emitter {
             self.node(value, indent + 2, Context::Item);
             return;
         }
-        let plain = self.may_be_plain(key) && analysis.plain && !key.is_empty();
-        let wanted_quotes = !self.may_be_plain(key);
+        let plain = Self::may_be_plain(key) && analysis.plain && !key.is_empty();
+        let wanted_quotes = !Self::may_be_plain(key);
         if plain {
             self.put(key);
         } else if !wanted_quotes && analysis.single {
@@ -526,13 +526,11 @@ impl Emitter {
     }
 
     /// Whether a text without quotes would still be read as that text.
-    fn may_be_plain(&self, text: &str) -> bool {
-        let _ = self;
+    fn may_be_plain(text: &str) -> bool {
         matches!(resolve(text), Json::String(_))
             && !is_base_60(text)
             && !is_special_float(text)
             && !is_timestamp(text)
-            && text != "<<"
     }
 
     fn scalar(&mut self, text: &str, indent: usize, context: Context) {
@@ -545,7 +543,7 @@ impl Emitter {
         }
         let analysis = Analysis::of(text);
         let literal = text.contains('\n');
-        let plain = self.may_be_plain(text);
+        let plain = Self::may_be_plain(text);
         if literal && analysis.block {
             self.literal(text, indent, context);
             return;

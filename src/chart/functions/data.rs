@@ -86,7 +86,7 @@ fn document(machine: &mut Machine, value: &Value, depth: usize) -> Evaluated<Opt
                 }
                 Json::Object(entries)
             }
-            Object::Version(version) => Json::String(version.original.clone()),
+            Object::Version(version) => Json::String(version.to_string()),
             Object::Time(nanoseconds) => Json::String(super::dates::format(
                 "2006-01-02T15:04:05.999999999Z07:00",
                 *nanoseconds,

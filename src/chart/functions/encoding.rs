@@ -28,7 +28,11 @@ pub(in crate::chart) fn base64_decode(text: &str) -> Result<Vec<u8>, String> {
             | base64::DecodeError::InvalidLastSymbol { offset: at, .. } => {
                 format!("illegal base64 data at input byte {at}")
             }
-            _ => format!("illegal base64 data at input byte {}", compact.len()),
+            // Go names the start of the group that is not whole.
+            _ => format!(
+                "illegal base64 data at input byte {}",
+                compact.len() / 4 * 4
+            ),
         })
 }
 

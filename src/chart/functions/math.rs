@@ -256,7 +256,8 @@ fn decimal(arguments: &[Value], start: f64, operation: fn(f64, f64) -> f64) -> V
     }
     // Fifteen digits are what a float holds of any decimal: the noise of binary fractions is behind them.
     let rounded: f64 = format!("{result:.14e}").parse().unwrap_or(result);
-    Value::Float(rounded)
+    // A decimal has no negative zero.
+    Value::Float(if rounded == 0.0 { 0.0 } else { rounded })
 }
 
 pub(super) fn add1f(_: &mut Machine, arguments: &[Value]) -> Evaluated<Value> {

@@ -284,19 +284,15 @@ pub(super) fn initials(machine: &mut Machine, arguments: &[Value]) -> Evaluated<
 
 pub(super) fn swapcase(machine: &mut Machine, arguments: &[Value]) -> Evaluated<Value> {
     let mut swapped = String::new();
-    let mut start = true;
     for character in str_at(arguments, 0).chars() {
         if character.is_uppercase() {
             swapped.extend(character.to_lowercase());
         } else if character.is_lowercase() {
-            // The first letter of a word is treated as a title.
             swapped.extend(character.to_uppercase());
         } else {
             swapped.push(character);
         }
-        start = character.is_whitespace();
     }
-    let _ = start;
     machine.text(swapped)
 }
 
@@ -306,7 +302,7 @@ fn words(text: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let mut current = String::new();
     for (index, &character) in characters.iter().enumerate() {
-        if matches!(character, '_' | '-' | ' ' | '.') || character.is_whitespace() {
+        if matches!(character, '_' | '-') || character.is_whitespace() {
             if !current.is_empty() {
                 words.push(std::mem::take(&mut current));
             }
@@ -351,7 +347,7 @@ pub(super) fn kebabcase(machine: &mut Machine, arguments: &[Value]) -> Evaluated
 
 pub(super) fn camelcase(machine: &mut Machine, arguments: &[Value]) -> Evaluated<Value> {
     let mut text = String::new();
-    for word in str_at(arguments, 0).split(['_', '-', ' ', '.']) {
+    for word in str_at(arguments, 0).split(['_', '-', ' ']) {
         let mut characters = word.chars();
         if let Some(first) = characters.next() {
             text.extend(first.to_uppercase());

@@ -141,6 +141,10 @@ pub(super) fn url_parse(machine: &mut Machine, arguments: &[Value]) -> Evaluated
         None => (String::new(), rest),
     };
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let first = rest.split('/').next().unwrap_or("");
+    if scheme.is_empty() && first.contains(':') {
+        return Err(malformed());
+    }
     let (mut opaque, mut authority, mut path) = ("", "", rest);
     if !scheme.is_empty() && !rest.starts_with('/') {
         (opaque, path) = (rest, "");

@@ -98,6 +98,10 @@ mod tests {
 
     #[test]
     fn the_functions_of_helm_answer_as_its_tests_say() {
+        on_a_large_stack(helm_tables);
+    }
+
+    fn helm_tables() {
         let Some(document) = vectors("helm-tables/pkg_engine_funcs_test.go.tables.json") else {
             return;
         };
