@@ -90,7 +90,8 @@ fn translated(pattern: &str, extended: bool) -> String {
 }
 
 fn escape(character: char, expression: &mut String) {
-    if character.is_alphanumeric() || character == '_' || character == '/' || !character.is_ascii() {
+    if character.is_alphanumeric() || character == '_' || character == '/' || !character.is_ascii()
+    {
         expression.push(character);
     } else {
         let _ = write!(expression, "\\x{{{:x}}}", u32::from(character));

@@ -115,7 +115,11 @@ impl Hint for ImagePathError {
 
 /// Fields that name images: API group, kind, path.
 const KNOWN_FIELDS: &[(&str, &str, &str)] = &[
-    ("monitoring.coreos.com", "Prometheus", "{.spec.image}{.spec.thanos.image}"),
+    (
+        "monitoring.coreos.com",
+        "Prometheus",
+        "{.spec.image}{.spec.thanos.image}",
+    ),
     ("monitoring.coreos.com", "PrometheusAgent", "{.spec.image}"),
     ("monitoring.coreos.com", "Alertmanager", "{.spec.image}"),
     ("monitoring.coreos.com", "ThanosRuler", "{.spec.image}"),
@@ -131,7 +135,11 @@ const KNOWN_FIELDS: &[(&str, &str, &str)] = &[
         "Instrumentation",
         "{.spec.java.image}{.spec.nodejs.image}{.spec.python.image}{.spec.dotnet.image}{.spec.go.image}{.spec.apacheHttpd.image}{.spec.nginx.image}{.spec.java.extensions[*].image}",
     ),
-    ("elasticsearch.k8s.elastic.co", "Elasticsearch", "{.spec.image}"),
+    (
+        "elasticsearch.k8s.elastic.co",
+        "Elasticsearch",
+        "{.spec.image}",
+    ),
     ("kibana.k8s.elastic.co", "Kibana", "{.spec.image}"),
     ("beat.k8s.elastic.co", "Beat", "{.spec.image}"),
     ("agent.k8s.elastic.co", "Agent", "{.spec.image}"),
@@ -147,32 +155,57 @@ const KNOWN_FIELDS: &[(&str, &str, &str)] = &[
     ("kafka.strimzi.io", "KafkaMirrorMaker2", "{.spec.image}"),
     ("rabbitmq.com", "RabbitmqCluster", "{.spec.image}"),
     ("argoproj.io", "ArgoCD", "{.spec.image}"),
-    ("mongodbcommunity.mongodb.com", "MongoDBCommunity", "{.spec.image}"),
-    ("redis.redis.opstreelabs.in", "Redis", "{.spec.kubernetesConfig.image}{.spec.redisExporter.image}"),
+    (
+        "mongodbcommunity.mongodb.com",
+        "MongoDBCommunity",
+        "{.spec.image}",
+    ),
+    (
+        "redis.redis.opstreelabs.in",
+        "Redis",
+        "{.spec.kubernetesConfig.image}{.spec.redisExporter.image}",
+    ),
     ("minio.min.io", "Tenant", "{.spec.image}"),
     ("ceph.rook.io", "CephCluster", "{.spec.cephVersion.image}"),
     ("longhorn.io", "EngineImage", "{.spec.image}"),
     ("kubevirt.io", "KubeVirt", "{.spec.imageRegistry}"),
-    ("operator.tigera.io", "Installation", "{.spec.variant.image}"),
-    ("serving.knative.dev", "Service", "{.spec.template.spec.containers[*].image}"),
+    (
+        "operator.tigera.io",
+        "Installation",
+        "{.spec.variant.image}",
+    ),
+    (
+        "serving.knative.dev",
+        "Service",
+        "{.spec.template.spec.containers[*].image}",
+    ),
     ("operators.coreos.com", "CatalogSource", "{.spec.image}"),
     ("pkg.crossplane.io", "Provider", "{.spec.package}"),
     ("pkg.crossplane.io", "Configuration", "{.spec.package}"),
     ("pkg.crossplane.io", "Function", "{.spec.package}"),
-    ("tekton.dev", "Task", "{.spec.steps[*].image}{.spec.sidecars[*].image}{.spec.stepTemplate.image}"),
-    ("tekton.dev", "ClusterTask", "{.spec.steps[*].image}{.spec.sidecars[*].image}"),
+    (
+        "tekton.dev",
+        "Task",
+        "{.spec.steps[*].image}{.spec.sidecars[*].image}{.spec.stepTemplate.image}",
+    ),
+    (
+        "tekton.dev",
+        "ClusterTask",
+        "{.spec.steps[*].image}{.spec.sidecars[*].image}",
+    ),
     ("flink.apache.org", "FlinkDeployment", "{.spec.image}"),
-    ("sparkoperator.k8s.io", "SparkApplication", "{.spec.image}{.spec.driver.image}{.spec.executor.image}"),
+    (
+        "sparkoperator.k8s.io",
+        "SparkApplication",
+        "{.spec.image}{.spec.driver.image}{.spec.executor.image}",
+    ),
 ];
 
 /// Reads the images out of a rendered chart.
 ///
 /// # Errors
 /// If a path of the user is malformed.
-pub fn find_images(
-    rendered: &Rendered,
-    image_paths: &[String],
-) -> Result<Found, ImagePathError> {
+pub fn find_images(rendered: &Rendered, image_paths: &[String]) -> Result<Found, ImagePathError> {
     let mut paths = Vec::new();
     for text in image_paths {
         paths.push(Path::parse(text).map_err(|error| ImagePathError {
@@ -227,7 +260,7 @@ impl Finder {
 
     fn document(&mut self, document: &Document) {
         // The older tools do not look at these either: they are texts for people.
-        if document.template.ends_with(".txt") {
+        if ending(&document.template) == "txt" {
             return;
         }
         for part in yaml::parse_stream(&document.text) {
@@ -318,7 +351,9 @@ impl Finder {
                         }
                     }
                 }
-                entries.values().for_each(|item| self.pod_specs(item, place));
+                entries
+                    .values()
+                    .for_each(|item| self.pod_specs(item, place));
             }
             _ => {}
         }
@@ -390,6 +425,11 @@ impl Finder {
     }
 }
 
+/// What follows the last dot of a path.
+fn ending(path: &str) -> &str {
+    path.rsplit_once('.').map_or("", |(_, ending)| ending)
+}
+
 /// Looks for groups of registry, repository, tag and digest.
 fn scan_values(rendered: &Rendered, finder: &mut Finder) {
     let mut path = Vec::new();
@@ -428,18 +468,21 @@ fn scan(
 }
 
 /// The reference a mapping of the values spells out in parts.
-fn group(
-    entries: &JsonMap<String, Json>,
-    path: &[String],
-    rendered: &Rendered,
-) -> Option<String> {
+fn group(entries: &JsonMap<String, Json>, path: &[String], rendered: &Rendered) -> Option<String> {
     let text = |key: &str| scalar_text(entries.get(key));
     let (tag, digest) = (text("tag"), text("digest"));
     let has_tag = entries.contains_key("tag") || entries.contains_key("digest");
     let repository = match (entries.get("repository"), entries.get("image")) {
         (Some(Json::String(repository)), _) => repository.clone(),
         (None, Some(Json::String(image))) if has_tag => image.clone(),
-        (None, None) if has_tag => text("name"),
+        (None, None) if has_tag || looks_like_image(path) => {
+            let name = text("name");
+            match scalar_text(rendered.values.get("imageNamespace")).as_str() {
+                "" => name,
+                _ if name.is_empty() => name,
+                namespace => format!("{namespace}/{name}"),
+            }
+        }
         _ => return None,
     };
     // A repository may be one of git or of charts.
@@ -500,7 +543,16 @@ fn names_registry(repository: &str) -> bool {
         .is_some_and(|(first, _)| first.contains(['.', ':']) || first == "localhost")
 }
 
+/// The registry all images of a chart share, where charts are used to say it.
 fn global_registry(rendered: &Rendered) -> String {
     let global = rendered.values.get("global");
-    scalar_text(global.and_then(|global| global.get("imageRegistry")))
+    [
+        global.and_then(|global| global.get("imageRegistry")),
+        global.and_then(|global| global.pointer("/image/registry")),
+        rendered.values.get("imageRegistry"),
+    ]
+    .into_iter()
+    .map(scalar_text)
+    .find(|registry| !registry.is_empty())
+    .unwrap_or_default()
 }

@@ -195,12 +195,13 @@ impl Index {
         if let Some(exact) = versions.iter().find(|entry| entry.version == wanted) {
             return Ok(exact);
         }
-        let constraint = Constraint::parse(if wanted.is_empty() { "*" } else { wanted }).map_err(
-            |source| IndexError::Constraint {
-                name: name.to_owned(),
-                source,
-            },
-        )?;
+        let constraint =
+            Constraint::parse(if wanted.is_empty() { "*" } else { wanted }).map_err(|source| {
+                IndexError::Constraint {
+                    name: name.to_owned(),
+                    source,
+                }
+            })?;
         versions
             .iter()
             .find(|entry| {

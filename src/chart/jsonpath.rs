@@ -130,7 +130,14 @@ fn apply<'d>(step: &Step, value: &'d Json, into: &mut Vec<&'d Json>) {
                 apply(step, value, into);
             }
         }
-        (Step::Filter { path, test, constant }, Json::Array(items)) => {
+        (
+            Step::Filter {
+                path,
+                test,
+                constant,
+            },
+            Json::Array(items),
+        ) => {
             into.extend(
                 items
                     .iter()
@@ -238,10 +245,7 @@ impl<'a> Reader<'a> {
         self.skip_spaces();
         let _ = self.take("$") || self.take("@");
         let mut first = true;
-        loop {
-            let Some(character) = self.rest().chars().next() else {
-                break;
-            };
+        while let Some(character) = self.rest().chars().next() {
             if character == end || character.is_whitespace() {
                 self.skip_spaces();
                 if end == ')' || self.rest().is_empty() || self.rest().starts_with(end) {
@@ -423,28 +427,27 @@ impl<'a> Reader<'a> {
         ]
         .into_iter()
         .find(|(text, _)| self.rest().starts_with(text));
-        let Some((text, test)) = test else {
+        let Some((sign, test)) = test else {
             return Ok(Step::Filter {
                 path,
                 test: Test::Exists,
                 constant: Json::Null,
             });
         };
-        self.take(text);
+        self.take(sign);
         self.skip_spaces();
-        let constant = match self.rest().chars().next() {
-            Some(quote @ ('\'' | '"')) => Json::String(self.quoted(quote)?),
-            _ => {
-                let rest = self.rest();
-                let length = rest.find(')').unwrap_or(rest.len());
-                let word = rest[..length].trim();
-                let constant = match serde_json::from_str(word) {
-                    Ok(constant @ (Json::Number(_) | Json::Bool(_))) => constant,
-                    _ => return self.fail("a filter compares with a constant"),
-                };
-                self.position += length;
-                constant
-            }
+        let constant = if let Some(quote @ ('\'' | '"')) = self.rest().chars().next() {
+            Json::String(self.quoted(quote)?)
+        } else {
+            let rest = self.rest();
+            let length = rest.find(')').unwrap_or(rest.len());
+            let Ok(constant @ (Json::Number(_) | Json::Bool(_))) =
+                serde_json::from_str(rest[..length].trim())
+            else {
+                return self.fail("a filter compares with a constant");
+            };
+            self.position += length;
+            constant
         };
         Ok(Step::Filter {
             path,
@@ -499,8 +502,17 @@ mod tests {
 
     #[test]
     fn what_is_no_path_is_refused() {
-        for path in ["{.spec", "{.spec[}", "{range .items[*]}{.a}{end}", "{.a b}", "{.a[?(@.b==c)]}"] {
-            assert!(Path::parse(path).is_err(), "{path} must not select something else");
+        for path in [
+            "{.spec",
+            "{.spec[}",
+            "{range .items[*]}{.a}{end}",
+            "{.a b}",
+            "{.a[?(@.b==c)]}",
+        ] {
+            assert!(
+                Path::parse(path).is_err(),
+                "{path} must not select something else"
+            );
         }
     }
 

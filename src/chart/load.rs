@@ -133,9 +133,9 @@ impl Hint for ChartError {
             Self::NoMetadata { .. } => {
                 Some("name the directory or archive that holds Chart.yaml".to_owned())
             }
-            Self::Ignore { .. } => Some(
-                "patterns follow Helm: no `**`, and brackets need their ends".to_owned(),
-            ),
+            Self::Ignore { .. } => {
+                Some("patterns follow Helm: no `**`, and brackets need their ends".to_owned())
+            }
             Self::Dependency { source, .. } => source.hint(),
             _ => None,
         }
@@ -377,7 +377,7 @@ impl Chart {
         let mut parts: BTreeMap<String, BTreeMap<String, Vec<u8>>> = BTreeMap::new();
         for (path, bytes) in files {
             match path.as_str() {
-                "Chart.yaml" => {}
+                "Chart.yaml" | "values.schema.json" => {}
                 "Chart.lock" => {
                     chart.lock = Some(read_lock(&yaml_file(&name, &path, &bytes)?));
                 }
@@ -392,7 +392,6 @@ impl Chart {
                         });
                     }
                 },
-                "values.schema.json" => {}
                 "requirements.yaml" | "requirements.lock" => {
                     let document = yaml_file(&name, &path, &bytes)?;
                     if path == "requirements.yaml" {
@@ -409,7 +408,7 @@ impl Chart {
                 _ if path.starts_with("templates/") => {
                     chart.templates.insert(path, bytes);
                 }
-                _ if path.starts_with("charts/") && !path.ends_with(".prov") => {
+                _ if path.starts_with("charts/") && ending(&path) != "prov" => {
                     let inner = &path["charts/".len()..];
                     let (part, rest) = inner.split_once('/').unwrap_or((inner, ""));
                     parts
@@ -434,7 +433,7 @@ impl Chart {
                     unit: "levels of dependencies",
                 });
             }
-            let inner = if part.ends_with(".tgz") && files.contains_key("") {
+            let inner = if ending(&part) == "tgz" && files.contains_key("") {
                 let archive = files.remove("").unwrap_or_default();
                 archive_files(archive.as_slice(), allowance)
             } else {
@@ -487,6 +486,11 @@ impl Chart {
         }
         Ok(())
     }
+}
+
+/// What follows the last dot of a path.
+fn ending(path: &str) -> &str {
+    path.rsplit_once('.').map_or("", |(_, ending)| ending)
 }
 
 fn yaml_file(chart: &str, file: &str, bytes: &[u8]) -> Result<Json, ChartError> {
@@ -610,11 +614,7 @@ fn directory_files(
         });
     for entry in walk {
         let entry = entry.map_err(|error| ChartError::Read {
-            what: error
-                .path()
-                .unwrap_or(directory)
-                .display()
-                .to_string(),
+            what: error.path().unwrap_or(directory).display().to_string(),
             source: error.into(),
         })?;
         if entry.file_type().is_dir() {

@@ -345,9 +345,7 @@ fn run(machine: &mut Machine, mut templates: Vec<Pending<'_>>, rendered: &mut Re
         let read = machine
             .charge(source.len() * 4)
             .map_err(|fault| (0, fault.message.clone()))
-            .and_then(|()| {
-                parse(&name, &source).map_err(|error| (error.line, error.message))
-            });
+            .and_then(|()| parse(&name, &source).map_err(|error| (error.line, error.message)));
         match read {
             Ok(read) => {
                 machine.define(&read);
@@ -370,8 +368,10 @@ fn run(machine: &mut Machine, mut templates: Vec<Pending<'_>>, rendered: &mut Re
             (Rc::from("Name"), Value::Text(name.clone())),
             (Rc::from("BasePath"), Value::text(&template.base_path)),
         ]);
-        template.context.insert(Rc::from("Template"), Value::map(own));
-        match machine.execute(&name, Value::Map(template.context.clone())) {
+        template
+            .context
+            .insert(Rc::from("Template"), Value::map(own));
+        match machine.execute(&name, &Value::Map(template.context.clone())) {
             Ok(_) if template.path.ends_with("/NOTES.txt") => {}
             // The notes are for people, but it is there that many charts say what they cannot do without.
             Err(fault)
@@ -392,11 +392,10 @@ fn run(machine: &mut Machine, mut templates: Vec<Pending<'_>>, rendered: &mut Re
                 }
             }
             Err(fault) => {
-                let (file, line) = fault
-                    .place
-                    .map_or_else(|| (template.path.clone(), 0), |(file, line)| {
-                        (file.to_string(), line)
-                    });
+                let (file, line) = fault.place.map_or_else(
+                    || (template.path.clone(), 0),
+                    |(file, line)| (file.to_string(), line),
+                );
                 rendered.failures.push(Failure {
                     template: template.path,
                     file,
@@ -463,8 +462,16 @@ fn capabilities(kube_version: &Version, given: &Capabilities) -> Value {
                     "chartutil.KubeVersion",
                     vec![
                         ("Version", "Version", Value::text(&version)),
-                        ("Major", "Major", Value::text(kube_version.major.to_string())),
-                        ("Minor", "Minor", Value::text(kube_version.minor.to_string())),
+                        (
+                            "Major",
+                            "Major",
+                            Value::text(kube_version.major.to_string()),
+                        ),
+                        (
+                            "Minor",
+                            "Minor",
+                            Value::text(kube_version.minor.to_string()),
+                        ),
                         ("__string", "__string", Value::text(&version)),
                     ],
                 ),
@@ -564,11 +571,8 @@ fn coalesce_globals(values: &mut Tree, parent: &Tree) {
                 coalesce_tables(&mut value, own, true);
                 globals.insert(key, Json::Object(value));
             }
-            (Json::Object(_), Some(_)) => {}
-            (value @ Json::Object(_), None) => {
-                globals.insert(key, value);
-            }
-            (_, Some(Json::Object(_))) => {}
+            // A table and what is none do not mix; what is there stays.
+            (Json::Object(_), Some(_)) | (_, Some(Json::Object(_))) => {}
             (value, _) => {
                 globals.insert(key, value);
             }
@@ -665,8 +669,10 @@ impl<'c> Node<'c> {
                 disabled.push(wanted.name.clone());
             }
         }
-        self.children.retain(|child| !disabled.contains(&child.name));
-        self.wanted.retain(|wanted| !disabled.contains(&wanted.name));
+        self.children
+            .retain(|child| !disabled.contains(&child.name));
+        self.wanted
+            .retain(|wanted| !disabled.contains(&wanted.name));
         for child in &mut self.children {
             let path = format!("{path}{}.", child.name);
             child.enable(&all, &path)?;
@@ -913,10 +919,18 @@ impl<'c> Node<'c> {
                 ("Keywords", "keywords", Value::texts(&metadata.keywords)),
                 ("Maintainers", "maintainers", Value::list(maintainers)),
                 ("Icon", "icon", Value::text(&metadata.icon)),
-                ("APIVersion", "apiVersion", Value::text(&metadata.api_version)),
+                (
+                    "APIVersion",
+                    "apiVersion",
+                    Value::text(&metadata.api_version),
+                ),
                 ("Condition", "condition", Value::text(&metadata.condition)),
                 ("Tags", "tags", Value::text(&metadata.tags)),
-                ("AppVersion", "appVersion", Value::text(&metadata.app_version)),
+                (
+                    "AppVersion",
+                    "appVersion",
+                    Value::text(&metadata.app_version),
+                ),
                 ("Deprecated", "deprecated", Value::Bool(metadata.deprecated)),
                 (
                     "Annotations",

@@ -450,7 +450,11 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_text_survive() {
-        for bytes in [&b"plain"[..], b"\xff\xfe\x00a", "z\u{fc}rich \u{1f600}".as_bytes()] {
+        for bytes in [
+            &b"plain"[..],
+            b"\xff\xfe\x00a",
+            "z\u{fc}rich \u{1f600}".as_bytes(),
+        ] {
             let text = text_from_bytes(bytes);
             assert_eq!(
                 text_to_bytes(&text),

@@ -52,38 +52,31 @@ pub fn parse(text: &str) -> Result<Json, YamlError> {
 
 /// Splits a stream at lines that start with `---` and reads each part; parts without content are left out.
 ///
-/// Unlike a YAML stream, one malformed part does not hide those after it.
+/// What follows the marker on its line belongs to the part, whatever it is: templates that trim white space write
+/// `---# a comment` or `---apiVersion: v1`, which is no YAML but is what Helm splits. And unlike in a YAML stream, one
+/// malformed part does not hide those after it.
+#[must_use]
 pub fn parse_stream(text: &str) -> Vec<Document> {
     let mut documents = Vec::new();
-    let mut start = 0;
-    let mut first_line = 1;
-    let mut line = 1;
-    let mut offset = 0;
-    let mut push = |part: &str, first_line: usize| {
+    let mut push = |part: &str, line: usize| {
         let content = match parse(part) {
             Ok(Json::Null) => return,
             Ok(document) => Ok(document),
             Err(error) => Err(YamlError {
-                line: error.line + first_line - 1,
+                line: error.line.max(1) + line - 1,
                 message: error.message,
             }),
         };
-        documents.push(Document {
-            line: first_line,
-            content,
-        });
+        documents.push(Document { line, content });
     };
-    for text_line in text.split_inclusive('\n') {
-        let marker = text_line
-            .strip_prefix("---")
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
-        if marker && offset > start {
+    let (mut start, mut first_line, mut offset) = (0, 1, 0);
+    for (line, text_line) in (1..).zip(text.split_inclusive('\n')) {
+        if text_line.starts_with("---") {
             push(&text[start..offset], first_line);
-            start = offset;
+            start = offset + 3;
             first_line = line;
         }
         offset += text_line.len();
-        line += 1;
     }
     push(&text[start..], first_line);
     documents
@@ -288,19 +281,22 @@ impl<'a> Composer<'a> {
             Some("!!binary") => {
                 let compact: String = text.split_ascii_whitespace().collect();
                 super::functions::encoding::base64_decode(&compact)
-                    .map(|bytes| {
-                        Json::String(super::value::text_from_bytes(&bytes).into_owned())
-                    })
+                    .map(|bytes| Json::String(super::value::text_from_bytes(&bytes).into_owned()))
                     .or_else(|message| self.fail(format!("!!binary value: {message}")))
             }
             Some(tag @ ("!!bool" | "!!int" | "!!float" | "!!null")) => {
                 let resolved = resolve(text);
-                match (&resolved, tag) {
-                    (Json::Bool(_), "!!bool") | (Json::Null, "!!null") => Ok(resolved),
-                    (Json::Number(number), "!!int") if !number.is_f64() => Ok(resolved),
-                    (Json::Number(_), "!!float") => Ok(resolved),
-                    _ => self.fail(format!("cannot decode `{text}` as a {tag}")),
+                let fits = match (&resolved, tag) {
+                    (Json::Bool(_), "!!bool")
+                    | (Json::Null, "!!null")
+                    | (Json::Number(_), "!!float") => true,
+                    (Json::Number(number), "!!int") => !number.is_f64(),
+                    _ => false,
+                };
+                if fits {
+                    return Ok(resolved);
                 }
+                self.fail(format!("cannot decode `{text}` as a {tag}"))
             }
             _ => Ok(Json::String(text.to_owned())),
         }
@@ -542,6 +538,7 @@ impl Emitter {
             return;
         }
         let analysis = Analysis::of(text);
+        let indent = if context == Context::Root { 2 } else { indent };
         let literal = text.contains('\n');
         let plain = Self::may_be_plain(text);
         if literal && analysis.block {
@@ -565,7 +562,6 @@ impl Emitter {
             self.put(" ");
         }
         self.put("|");
-        let indent = if context == Context::Root { 2 } else { indent };
         if text.starts_with([' ', '\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']) {
             self.put("2");
         }
@@ -599,7 +595,6 @@ impl Emitter {
             Style::Double => "\"",
         };
         self.put(quote);
-        let indent = indent.max(if style == Style::Plain { 0 } else { 2 });
         let mut previous_space = false;
         let mut rest = text.chars().peekable();
         let mut first = true;
@@ -652,10 +647,7 @@ enum Style {
 }
 
 fn is_break(character: char) -> bool {
-    matches!(
-        character,
-        '\n' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}'
-    )
+    matches!(character, '\n' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
 
 /// What YAML calls printable, of what the writer may leave unescaped. Four-byte characters are escaped.
@@ -664,7 +656,8 @@ fn is_printable(character: char) -> bool {
         && character != '\u{feff}'
 }
 
-/// Which forms a scalar may take.
+/// Which forms a scalar may take, each on its own.
+#[allow(clippy::struct_excessive_bools)]
 struct Analysis {
     multiline: bool,
     plain: bool,
@@ -789,8 +782,10 @@ fn is_base_60(text: &str) -> bool {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
     let mut groups = whole.split(':');
-    let digits_or_underscores =
-        |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_');
+    let digits_or_underscores = |text: &str| {
+        text.bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'_')
+    };
     let first = groups.next().unwrap_or("");
     if !first.starts_with(|character: char| character.is_ascii_digit())
         || !digits_or_underscores(first)
@@ -925,4 +920,102 @@ fn sort_keys<'a>(keys: Vec<(&'a String, &'a Json)>) -> Vec<(&'a String, &'a Json
     sorted.extend(left);
     sorted.extend(right);
     sorted
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn scalars_mean_what_they_mean_to_helm() {
+        for (text, expected) in [
+            ("yes", json!(true)),
+            ("Off", json!(false)),
+            ("y", json!(true)),
+            ("'yes'", json!("yes")),
+            ("010", json!(8)),
+            ("0o10", json!(8)),
+            ("0x1F", json!(31)),
+            ("1_000", json!(1000)),
+            ("1e3", json!(1000.0)),
+            ("1.10", json!(1.1)),
+            (".5", json!(0.5)),
+            ("-5", json!(-5)),
+            ("12:30", json!("12:30")),
+            ("2024-01-01", json!("2024-01-01")),
+            ("~", json!(null)),
+            ("v1.2", json!("v1.2")),
+            ("!!str 5", json!("5")),
+            ("!!float 5", json!(5)),
+            ("!custom 5", json!("5")),
+            ("!!binary aGk=", json!("hi")),
+            (
+                "{1: a, true: b, 1.5: c}",
+                json!({"1": "a", "true": "b", "1.5": "c"}),
+            ),
+            ("{a: 1, a: 2}", json!({"a": 2})),
+            (
+                "{b: &x {p: 1}, c: {<<: *x, q: 2}}",
+                json!({"b": {"p": 1}, "c": {"p": 1, "q": 2}}),
+            ),
+        ] {
+            assert_eq!(parse(text), Ok(expected), "{text}");
+        }
+        for text in ["{null: a}", "{[a]: b}", "!!int x", "a: [", "a: b: c"] {
+            assert!(parse(text).is_err(), "{text} is no document");
+        }
+    }
+
+    #[test]
+    fn a_document_is_written_as_templates_expect() {
+        let long = "word ".repeat(20) + "end";
+        for (document, expected) in [
+            (
+                json!({"b": [1, {"c": "d"}], "a": {}}),
+                "a: {}\nb:\n- 1\n- c: d\n".to_owned(),
+            ),
+            (
+                json!({"a": "yes", "b": "1.10", "c": "x: y", "d": "#"}),
+                "a: \"yes\"\nb: \"1.10\"\nc: 'x: y'\nd: '#'\n".to_owned(),
+            ),
+            (
+                json!({"t": "a\nb\n", "u": " a\nb", "v": "a\n\n"}),
+                "t: |\n  a\n  b\nu: |2-\n   a\n  b\nv: |+\n  a\n\n".to_owned(),
+            ),
+            (
+                json!([[1, 2], ["\u{1}"]]),
+                "- - 1\n  - 2\n- - \"\\x01\"\n".to_owned(),
+            ),
+            (json!({"k10": 1, "k9": 2}), "k9: 2\nk10: 1\n".to_owned()),
+            (
+                json!(long),
+                format!("{}\n  word word word end\n", "word ".repeat(17).trim_end()),
+            ),
+            (json!(""), "\"\"\n".to_owned()),
+        ] {
+            assert_eq!(emit(&document, Layout::Compact), expected, "{document}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_part_does_not_hide_the_others() {
+        let text = "a: 1\n---\nb: [\n---# a comment\nc: 3\n---\n# nothing\n---\nd: 4\n";
+        let documents = parse_stream(text);
+        let read: Vec<(usize, Option<Json>)> = documents
+            .into_iter()
+            .map(|document| (document.line, document.content.ok()))
+            .collect();
+        assert_eq!(
+            read,
+            [
+                (1, Some(json!({"a": 1}))),
+                (2, None),
+                (4, Some(json!({"c": 3}))),
+                (8, Some(json!({"d": 4}))),
+            ],
+            "each part stands for itself, with the line it starts on"
+        );
+    }
 }

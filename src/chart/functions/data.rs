@@ -1,6 +1,7 @@
 //! YAML, JSON and TOML, in and out.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::rc::Rc;
 
 use serde_json::{Map as JsonMap, Number, Value as Json};
@@ -23,7 +24,10 @@ fn document(machine: &mut Machine, value: &Value, depth: usize) -> Evaluated<Opt
         Value::Int(number, _) => Json::from(*number),
         #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
         Value::Float(float) => {
-            if float.fract() == 0.0 && float.abs() < 1e18 && !(*float == 0.0 && float.is_sign_negative()) {
+            if float.fract() == 0.0
+                && float.abs() < 1e18
+                && !(*float == 0.0 && float.is_sign_negative())
+            {
                 Json::from(*float as i64)
             } else {
                 match Number::from_f64(*float) {
@@ -319,10 +323,10 @@ fn write_json_text(text: &str, escapes_html: bool, output: &mut String) {
             '\u{8}' => output.push_str("\\b"),
             '\u{c}' => output.push_str("\\f"),
             '<' | '>' | '&' if escapes_html => {
-                output.push_str(&format!("\\u{:04x}", u32::from(character)));
+                let _ = write!(output, "\\u{:04x}", u32::from(character));
             }
             '\0'..='\u{1f}' | '\u{2028}' | '\u{2029}' => {
-                output.push_str(&format!("\\u{:04x}", u32::from(character)));
+                let _ = write!(output, "\\u{:04x}", u32::from(character));
             }
             _ => output.push(character),
         }
@@ -373,7 +377,9 @@ pub(super) fn to_raw_json(machine: &mut Machine, arguments: &[Value]) -> Evaluat
 /// A table as TOML: plain keys first, then tables, both sorted.
 fn toml_text(machine: &mut Machine, value: &Value) -> Evaluated<Result<String, String>> {
     let Some(Json::Object(entries)) = document(machine, value, 0)? else {
-        return Ok(Err("toml: top-level values must be Go maps or structs".to_owned()));
+        return Ok(Err(
+            "toml: top-level values must be Go maps or structs".to_owned()
+        ));
     };
     let mut output = String::new();
     Ok(write_toml(&entries, &mut Vec::new(), &mut output).map(|()| output))
@@ -420,7 +426,7 @@ fn write_toml(
                 if !output.is_empty() {
                     output.push('\n');
                 }
-                output.push_str(&format!("{indent}[{}]\n", path.join(".")));
+                let _ = writeln!(output, "{indent}[{}]", path.join("."));
                 write_toml(table, path, output)?;
             }
             Json::Array(items) if is_table_list(value) => {
@@ -428,7 +434,7 @@ fn write_toml(
                     if !output.is_empty() {
                         output.push('\n');
                     }
-                    output.push_str(&format!("{indent}[[{}]]\n", path.join(".")));
+                    let _ = writeln!(output, "{indent}[[{}]]", path.join("."));
                     if let Json::Object(table) = item {
                         write_toml(table, path, output)?;
                     }
@@ -492,9 +498,9 @@ pub(super) fn from_toml(machine: &mut Machine, arguments: &[Value]) -> Evaluated
     Ok(match text.parse::<toml::Table>() {
         Ok(table) => from_toml_value(&toml::Value::Table(table), 0)?,
         Err(error) => {
-            let line = error
-                .span()
-                .map_or(1, |span| crate::chart::template::parse::line_of(text, span.start));
+            let line = error.span().map_or(1, |span| {
+                crate::chart::template::parse::line_of(text, span.start)
+            });
             error_map(format!("toml: line {line}: {}", error.message()))
         }
     })

@@ -90,9 +90,37 @@ fn civil(nanoseconds: i128) -> Civil {
 
 /// The parts of Go's reference time that a layout may name, longest first where one begins another.
 const PARTS: [&str; 31] = [
-    "January", "Jan", "Monday", "Mon", "MST", "2006", "-07:00:00", "-07:00", "-0700", "-070000",
-    "-07", "Z07:00", "Z0700", "Z07", "002", "01", "02", "03", "04", "05", "06", "15", "__2", "_2",
-    "PM", "pm", "1", "2", "3", "4", "5",
+    "January",
+    "Jan",
+    "Monday",
+    "Mon",
+    "MST",
+    "2006",
+    "-07:00:00",
+    "-07:00",
+    "-0700",
+    "-070000",
+    "-07",
+    "Z07:00",
+    "Z0700",
+    "Z07",
+    "002",
+    "01",
+    "02",
+    "03",
+    "04",
+    "05",
+    "06",
+    "15",
+    "__2",
+    "_2",
+    "PM",
+    "pm",
+    "1",
+    "2",
+    "3",
+    "4",
+    "5",
 ];
 
 /// The part of the reference time a layout starts with.
@@ -154,7 +182,7 @@ pub(super) fn format(layout: &str, nanoseconds: i128) -> String {
             hour => hour,
         };
         let month = MONTHS[time.month - 1];
-        output.push_str(&match part {
+        let written = match part {
             "January" => month.to_owned(),
             "Jan" => month[..3].to_owned(),
             "Monday" => DAYS[time.weekday].to_owned(),
@@ -184,7 +212,8 @@ pub(super) fn format(layout: &str, nanoseconds: i128) -> String {
             "5" => time.second.to_string(),
             "PM" => if time.hour >= 12 { "PM" } else { "AM" }.to_owned(),
             _ => if time.hour >= 12 { "pm" } else { "am" }.to_owned(),
-        });
+        };
+        output.push_str(&written);
         rest = &rest[part.len()..];
     }
     output
@@ -214,7 +243,11 @@ fn parse(layout: &str, text: &str) -> Option<i128> {
         if let Some(fraction) = fraction_at(layout) {
             if let Some(after) = rest.strip_prefix(['.', ',']) {
                 let length = after.bytes().take_while(u8::is_ascii_digit).count();
-                let digits: String = after[..length].chars().chain("000000000".chars()).take(9).collect();
+                let digits: String = after[..length]
+                    .chars()
+                    .chain("000000000".chars())
+                    .take(9)
+                    .collect();
                 nanosecond = digits.parse().ok()?;
                 rest = &after[length..];
             } else if fraction.ends_with('0') {
@@ -256,8 +289,7 @@ fn parse(layout: &str, text: &str) -> Option<i128> {
                 rest = rest.strip_prefix(' ').unwrap_or(rest);
                 day = number(&mut rest, 1, 2)?;
             }
-            "15" => hour = number(&mut rest, 2, 2)?,
-            "03" => hour = number(&mut rest, 2, 2)?,
+            "15" | "03" => hour = number(&mut rest, 2, 2)?,
             "3" => hour = number(&mut rest, 1, 2)?,
             "04" => minute = number(&mut rest, 2, 2)?,
             "4" => minute = number(&mut rest, 1, 2)?,
@@ -267,8 +299,11 @@ fn parse(layout: &str, text: &str) -> Option<i128> {
                     && let Some(after) = rest.strip_prefix('.')
                 {
                     let length = after.bytes().take_while(u8::is_ascii_digit).count();
-                    let digits: String =
-                        after[..length].chars().chain("000000000".chars()).take(9).collect();
+                    let digits: String = after[..length]
+                        .chars()
+                        .chain("000000000".chars())
+                        .take(9)
+                        .collect();
                     nanosecond = digits.parse().ok()?;
                     rest = &after[length..];
                 }
@@ -407,7 +442,8 @@ fn parse_duration(text: &str) -> Option<i64> {
             _ => return None,
         };
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') || number.len() > 30 {
+        if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') || number.len() > 30
+        {
             return None;
         }
         if !whole.is_empty() {
@@ -488,12 +524,11 @@ pub(super) fn must_date_modify(_: &mut Machine, arguments: &[Value]) -> Evaluate
     let start = expect_time(&arguments[1])?;
     match parse_duration(str_at(arguments, 0)) {
         Some(by) => Ok(time(start + i128::from(by))),
-        None => Err(invalid_duration(str_at(arguments, 0))),
+        None => Err(Fault::new(format!(
+            "time: invalid duration {:?}",
+            str_at(arguments, 0)
+        ))),
     }
-}
-
-fn invalid_duration(text: &str) -> Box<Fault> {
-    Fault::new(format!("time: invalid duration {text:?}"))
 }
 
 pub(super) fn ago(machine: &mut Machine, arguments: &[Value]) -> Evaluated<Value> {
@@ -588,9 +623,15 @@ fn as_duration(value: &Value) -> Result<i64, String> {
         Value::Float(number) => seconds(*number),
         Value::Object(object) => match &**object {
             Object::Duration(nanoseconds) => Ok(*nanoseconds),
-            _ => Err(format!("cannot convert {} to a duration", value.type_name())),
+            _ => Err(format!(
+                "cannot convert {} to a duration",
+                value.type_name()
+            )),
         },
-        other => Err(format!("cannot convert {} to a duration", other.type_name())),
+        other => Err(format!(
+            "cannot convert {} to a duration",
+            other.type_name()
+        )),
     }
 }
 

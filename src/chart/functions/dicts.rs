@@ -174,7 +174,9 @@ pub(super) fn merge_overwrite(machine: &mut Machine, arguments: &[Value]) -> Eva
 
 pub(super) fn deep_copy(machine: &mut Machine, arguments: &[Value]) -> Evaluated<Value> {
     if arguments[0].is_null() {
-        return Err(Fault::new("reflect: call of reflect.Value.Type on zero Value"));
+        return Err(Fault::new(
+            "reflect: call of reflect.Value.Type on zero Value",
+        ));
     }
     copy(machine, &arguments[0], 0)
 }

@@ -115,7 +115,8 @@ pub(super) fn sha1sum(machine: &mut Machine, arguments: &[Value]) -> Evaluated<V
     Ok(hexadecimal(&sha1(&text_to_bytes(str_at(arguments, 0)))))
 }
 
-/// SHA-1, FIPS 180-4. Only what charts print with `sha1sum` depends on it; nothing is trusted because of it.
+/// SHA-1, FIPS 180-4, whose letters these are. Only what charts print with `sha1sum` depends on it; nothing is trusted because of it.
+#[allow(clippy::many_single_char_names)]
 fn sha1(message: &[u8]) -> [u8; 20] {
     let mut state: [u32; 5] = [0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476, 0xC3D2E1F0];
     let mut padded = message.to_vec();

@@ -9,8 +9,7 @@ use super::{int_at, str_at};
 use crate::chart::template::evaluate::{Evaluated, Fault, Machine};
 use crate::chart::value::{Field, Object, Record, Value};
 
-const CERTIFICATE: &str =
-    "-----BEGIN CERTIFICATE-----\nZml4ZWQ=\n-----END CERTIFICATE-----\n";
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nZml4ZWQ=\n-----END CERTIFICATE-----\n";
 const PRIVATE_KEY: &str =
     "-----BEGIN RSA PRIVATE KEY-----\nZml4ZWQ=\n-----END RSA PRIVATE KEY-----\n";
 

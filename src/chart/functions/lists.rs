@@ -101,12 +101,9 @@ pub(super) fn index(_: &mut Machine, arguments: &[Value]) -> Evaluated<Value> {
                 }
             },
             Value::Object(object) => match (&**object, index) {
-                (Object::Files(files), Value::Text(name)) => Value::Bytes(
-                    files
-                        .get(&**name)
-                        .cloned()
-                        .unwrap_or_else(|| Rc::from([])),
-                ),
+                (Object::Files(files), Value::Text(name)) => {
+                    Value::Bytes(files.get(&**name).cloned().unwrap_or_else(|| Rc::from([])))
+                }
                 _ => {
                     return Err(Fault::new(format!(
                         "can't index item of type {}",
@@ -221,7 +218,9 @@ pub(super) fn has(machine: &mut Machine, arguments: &[Value]) -> Evaluated<Value
 
 pub(super) fn slice(machine: &mut Machine, arguments: &[Value]) -> Evaluated<Value> {
     if let Value::Text(_) = &arguments[0] {
-        return Err(Fault::new("list should be type of slice or array but string"));
+        return Err(Fault::new(
+            "list should be type of slice or array but string",
+        ));
     }
     let Value::List(whole) = &arguments[0] else {
         return Err(Fault::new(format!(

@@ -163,13 +163,13 @@ fn text_argument(arguments: &[Value], index: usize) -> Rc<str> {
 
 pub(super) fn include(machine: &mut Machine, arguments: &[Value]) -> Evaluated<Value> {
     let name = text_argument(arguments, 0);
-    let output = machine.include(&name, arguments[1].clone())?;
+    let output = machine.include(&name, &arguments[1])?;
     machine.text(output)
 }
 
 pub(super) fn tpl(machine: &mut Machine, arguments: &[Value]) -> Evaluated<Value> {
     let text = text_argument(arguments, 0);
-    let output = machine.tpl(&text, arguments[1].clone())?;
+    let output = machine.tpl(&text, &arguments[1])?;
     machine.text(output)
 }
 
@@ -306,7 +306,9 @@ pub(super) fn is_deeply_equal(
         (Value::Object(left), Value::Object(right)) => Ok(match (&**left, &**right) {
             (Object::Time(left), Object::Time(right)) => left == right,
             (Object::Duration(left), Object::Duration(right)) => left == right,
-            (Object::Version(left), Object::Version(right)) => left.to_string() == right.to_string(),
+            (Object::Version(left), Object::Version(right)) => {
+                left.to_string() == right.to_string()
+            }
             _ => Rc::ptr_eq(left, right),
         }),
         (Value::Null | Value::NilElement, Value::Null | Value::NilElement) => Ok(true),
@@ -322,9 +324,9 @@ pub(super) fn semver(_: &mut Machine, arguments: &[Value]) -> Evaluated<Value> {
 
 pub(super) fn semver_compare(machine: &mut Machine, arguments: &[Value]) -> Evaluated<Value> {
     machine.step(str_at(arguments, 0).len())?;
-    let constraint = Constraint::parse(str_at(arguments, 0))
-        .map_err(|error| Fault::new(error.to_string()))?;
-    let version = Version::parse(str_at(arguments, 1))
-        .map_err(|error| Fault::new(error.to_string()))?;
+    let constraint =
+        Constraint::parse(str_at(arguments, 0)).map_err(|error| Fault::new(error.to_string()))?;
+    let version =
+        Version::parse(str_at(arguments, 1)).map_err(|error| Fault::new(error.to_string()))?;
     Ok(Value::Bool(constraint.check(&version)))
 }

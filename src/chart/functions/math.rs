@@ -148,14 +148,14 @@ pub(super) fn to_decimal(machine: &mut Machine, arguments: &[Value]) -> Evaluate
     Ok(Value::int64(parse_integer(&text, 8).unwrap_or(0)))
 }
 
-/// Numbers from `start` to before `stop`.
-fn steps(machine: &mut Machine, start: i64, stop: i64, step: i64) -> Evaluated<Vec<i64>> {
+/// Numbers from `start` to before `end`.
+fn steps(machine: &mut Machine, start: i64, end: i64, step: i64) -> Evaluated<Vec<i64>> {
     let mut numbers = Vec::new();
-    if (stop < start && step >= 0) || (stop >= start && step <= 0) {
+    if (end < start && step >= 0) || (end >= start && step <= 0) {
         return Ok(numbers);
     }
     let mut number = start;
-    while (step > 0 && number < stop) || (step < 0 && number > stop) {
+    while (step > 0 && number < end) || (step < 0 && number > end) {
         machine.charge(32)?;
         numbers.push(number);
         match number.checked_add(step) {
@@ -229,23 +229,25 @@ pub(super) fn sub(_: &mut Machine, arguments: &[Value]) -> Evaluated<Value> {
 pub(super) fn div(_: &mut Machine, arguments: &[Value]) -> Evaluated<Value> {
     match to_integer(&arguments[1]) {
         0 => Err(Fault::new("runtime error: integer divide by zero")),
-        divisor => Ok(Value::int64(to_integer(&arguments[0]).wrapping_div(divisor))),
+        divisor => Ok(Value::int64(
+            to_integer(&arguments[0]).wrapping_div(divisor),
+        )),
     }
 }
 
 pub(super) fn modulo(_: &mut Machine, arguments: &[Value]) -> Evaluated<Value> {
     match to_integer(&arguments[1]) {
         0 => Err(Fault::new("runtime error: integer divide by zero")),
-        divisor => Ok(Value::int64(to_integer(&arguments[0]).wrapping_rem(divisor))),
+        divisor => Ok(Value::int64(
+            to_integer(&arguments[0]).wrapping_rem(divisor),
+        )),
     }
 }
 
 pub(super) fn mul(_: &mut Machine, arguments: &[Value]) -> Evaluated<Value> {
-    Ok(Value::int64(
-        arguments
-            .iter()
-            .fold(1, |product, value| product.wrapping_mul(to_integer(value))),
-    ))
+    Ok(Value::int64(arguments.iter().fold(1, |product, value| {
+        product.wrapping_mul(to_integer(value))
+    })))
 }
 
 /// Calculates in decimals, as sprig does, so that 3 + 1.5 + 2.2 is 6.7.

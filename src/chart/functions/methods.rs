@@ -85,11 +85,14 @@ pub(in crate::chart) fn find(receiver: &Value, name: &str) -> Option<Method> {
                 Ok(Value::int64(super::math::to_integer(&text)))
             }),
             (Object::Time(_), "Year") => method(0, |machine, arguments| {
-                let year = super::dates::date(machine, &[Value::text("2006"), arguments[0].clone()])?;
+                let year =
+                    super::dates::date(machine, &[Value::text("2006"), arguments[0].clone()])?;
                 let Value::Text(year) = year else {
                     return Ok(Value::Null);
                 };
-                Ok(Value::int(super::math::parse_integer(&year, 10).unwrap_or(0)))
+                Ok(Value::int(
+                    super::math::parse_integer(&year, 10).unwrap_or(0),
+                ))
             }),
             (Object::Time(_), "Format") => method(1, |machine, arguments| {
                 let layout = super::check(arguments[1].clone(), b's')?;
@@ -203,10 +206,7 @@ fn as_map(
     let mut entries = BTreeMap::new();
     for (name, bytes) in files(arguments) {
         machine.charge(bytes.len() * 2)?;
-        entries.insert(
-            Rc::from(urls::last_part(name)),
-            Value::text(convert(bytes)),
-        );
+        entries.insert(Rc::from(urls::last_part(name)), Value::text(convert(bytes)));
     }
     data::to_yaml(machine, &[Value::map(entries)])
 }

@@ -7,6 +7,9 @@
 //! chance, for a network or for a fresh certificate answers with a fixed value ([`fixed`], [`dates`]), `lookup`
 //! finds nothing, and `env` and `expandenv` do not exist (as in Helm).
 
+// Every function has the signature of the table, whether or not it can fail.
+#![allow(clippy::unnecessary_wraps)]
+
 pub(super) mod data;
 pub(super) mod dates;
 pub(super) mod dicts;
@@ -394,7 +397,11 @@ static FUNCTIONS: &[Function] = &[
     row("regexReplaceAll", "sss", regex::replace_all),
     row("mustRegexReplaceAll", "sss", regex::replace_all),
     row("regexReplaceAllLiteral", "sss", regex::replace_all_literal),
-    row("mustRegexReplaceAllLiteral", "sss", regex::replace_all_literal),
+    row(
+        "mustRegexReplaceAllLiteral",
+        "sss",
+        regex::replace_all_literal,
+    ),
     row("regexSplit", "ssi", regex::split),
     row("mustRegexSplit", "ssi", regex::split),
     row("regexQuoteMeta", "s", regex::quote_meta),

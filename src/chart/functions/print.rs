@@ -31,12 +31,7 @@ pub(in crate::chart) fn shown(machine: &mut Machine, value: &Value) -> Evaluated
     Ok(output)
 }
 
-fn show(
-    machine: &mut Machine,
-    value: &Value,
-    output: &mut String,
-    depth: usize,
-) -> Evaluated<()> {
+fn show(machine: &mut Machine, value: &Value, output: &mut String, depth: usize) -> Evaluated<()> {
     machine.step(1)?;
     if depth > VALUE_DEPTH {
         return Err(Fault::of(FaultKind::Limit, TOO_DEEP));
@@ -316,7 +311,8 @@ pub(in crate::chart) fn unquote(quoted: &str) -> Option<String> {
     Some(crate::chart::value::text_from_bytes(&bytes).into_owned())
 }
 
-/// One directive of a format.
+/// One directive of a format: its flags are independent of each other.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Default)]
 struct Directive {
     minus: bool,
@@ -356,8 +352,8 @@ pub(in crate::chart) fn sprintf(
             rest.next();
         }
         argument_index(&mut rest, &mut next, &mut reordered);
-        directive.width = size(&mut rest, arguments, &mut next, &mut output, "%!(BADWIDTH)")
-            .map(|width| {
+        directive.width =
+            size(&mut rest, arguments, &mut next, &mut output, "%!(BADWIDTH)").map(|width| {
                 if width < 0 {
                     directive.minus = true;
                 }
@@ -546,7 +542,7 @@ fn formatted(
             output.push(']');
             return Ok(());
         }
-        (_, 'v') => shown(machine, argument)?,
+        (_, 'v') | (Value::List(_), 's') => shown(machine, argument)?,
         (Value::Object(object), 's' | 'q') if !matches!(**object, Object::Files(_)) => {
             let text = shown(machine, argument)?;
             format_text(&text, verb, directive).unwrap_or_default()
@@ -558,16 +554,16 @@ fn formatted(
                     output.push(' ');
                 }
                 machine.step(1)?;
-                output.push_str(&format_text(key, verb, directive).unwrap_or_else(|| {
-                    format!("%!{verb}(string={key})")
-                }));
+                output.push_str(
+                    &format_text(key, verb, directive)
+                        .unwrap_or_else(|| format!("%!{verb}(string={key})")),
+                );
                 output.push(':');
                 nested(machine, item, verb, directive, output)?;
             }
             output.push(']');
             return Ok(());
         }
-        (Value::List(_), _) => shown(machine, argument)?,
         _ => return bad_verb(machine, argument, verb, output),
     };
     pad(&text, directive, false, output);
@@ -694,7 +690,7 @@ fn format_integer(number: i64, kind: IntKind, verb: char, directive: &Directive)
 
 fn format_float(float: f64, verb: char, directive: &Directive) -> Option<String> {
     let magnitude = float.abs();
-    let text = if !float.is_finite() {
+    if !float.is_finite() {
         if !matches!(verb, 'v' | 'e' | 'E' | 'f' | 'F' | 'g' | 'G') {
             return None;
         }
@@ -703,26 +699,33 @@ fn format_float(float: f64, verb: char, directive: &Directive) -> Option<String>
             return Some(text);
         }
         return Some(text.trim_start_matches('+').to_owned());
-    } else {
-        match verb {
-            'f' | 'F' => format!("{magnitude:.*}", directive.precision.unwrap_or(6)),
-            'e' | 'E' => {
-                let text = format!("{magnitude:.*e}", directive.precision.unwrap_or(6));
-                let (mantissa, exponent) = text.split_once('e')?;
-                let exponent: i32 = exponent.parse().ok()?;
-                let sign = if exponent < 0 { '-' } else { '+' };
-                let text = format!("{mantissa}e{sign}{:02}", exponent.abs());
-                if verb == 'E' { text.to_uppercase() } else { text }
+    }
+    let text = match verb {
+        'f' | 'F' => format!("{magnitude:.*}", directive.precision.unwrap_or(6)),
+        'e' | 'E' => {
+            let text = format!("{magnitude:.*e}", directive.precision.unwrap_or(6));
+            let (mantissa, exponent) = text.split_once('e')?;
+            let exponent: i32 = exponent.parse().ok()?;
+            let sign = if exponent < 0 { '-' } else { '+' };
+            let text = format!("{mantissa}e{sign}{:02}", exponent.abs());
+            if verb == 'E' {
+                text.to_uppercase()
+            } else {
+                text
             }
-            'g' | 'G' | 'v' => {
-                let text = match directive.precision {
-                    None => shortest(magnitude, None),
-                    Some(precision) => rounded(magnitude, precision.max(1)),
-                };
-                if verb == 'G' { text.to_uppercase() } else { text }
-            }
-            _ => return None,
         }
+        'g' | 'G' | 'v' => {
+            let text = match directive.precision {
+                None => shortest(magnitude, None),
+                Some(precision) => rounded(magnitude, precision.max(1)),
+            };
+            if verb == 'G' {
+                text.to_uppercase()
+            } else {
+                text
+            }
+        }
+        _ => return None,
     };
     let sign = if float.is_sign_negative() {
         "-"

@@ -1,6 +1,7 @@
 //! Texts.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::rc::Rc;
 
 use super::{int_at, print, str_at};
@@ -108,7 +109,7 @@ pub(super) fn js(machine: &mut Machine, arguments: &[Value]) -> Evaluated<Value>
             '\'' => escaped.push_str("\\'"),
             '"' => escaped.push_str("\\\""),
             '<' | '>' | '&' | '=' | '\0'..='\u{1f}' => {
-                escaped.push_str(&format!("\\u{:04X}", u32::from(character)));
+                let _ = write!(escaped, "\\u{:04X}", u32::from(character));
             }
             _ => escaped.push(character),
         }

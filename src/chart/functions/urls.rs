@@ -1,6 +1,7 @@
 //! Paths and URLs.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::rc::Rc;
 
 use super::{map_at, str_at};
@@ -82,7 +83,9 @@ pub(super) fn urlquery(machine: &mut Machine, arguments: &[Value]) -> Evaluated<
                 escaped.push(char::from(*byte));
             }
             b' ' => escaped.push('+'),
-            _ => escaped.push_str(&format!("%{byte:02X}")),
+            _ => {
+                let _ = write!(escaped, "%{byte:02X}");
+            }
         }
     }
     machine.text(escaped)
@@ -110,10 +113,30 @@ fn escaped_path(path: &str) -> String {
     let mut escaped = String::new();
     for byte in text_to_bytes(path).iter() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => escaped.push(char::from(*byte)),
-            b'-' | b'_' | b'.' | b'~' | b'$' | b'&' | b'+' | b',' | b'/' | b':' | b';' | b'='
-            | b'@' | b'!' | b'\'' | b'(' | b')' | b'*' => escaped.push(char::from(*byte)),
-            _ => escaped.push_str(&format!("%{byte:02X}")),
+            b'a'..=b'z'
+            | b'A'..=b'Z'
+            | b'0'..=b'9'
+            | b'-'
+            | b'_'
+            | b'.'
+            | b'~'
+            | b'$'
+            | b'&'
+            | b'+'
+            | b','
+            | b'/'
+            | b':'
+            | b';'
+            | b'='
+            | b'@'
+            | b'!'
+            | b'\''
+            | b'('
+            | b')'
+            | b'*' => escaped.push(char::from(*byte)),
+            _ => {
+                let _ = write!(escaped, "%{byte:02X}");
+            }
         }
     }
     escaped
@@ -127,14 +150,12 @@ pub(super) fn url_parse(machine: &mut Machine, arguments: &[Value]) -> Evaluated
         return Err(malformed());
     }
     let (rest, fragment) = whole.split_once('#').unwrap_or((whole, ""));
-    let scheme_end = rest
-        .find(':')
-        .filter(|at| {
-            rest.starts_with(|c: char| c.is_ascii_alphabetic())
-                && rest[..*at]
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
-        });
+    let scheme_end = rest.find(':').filter(|at| {
+        rest.starts_with(|c: char| c.is_ascii_alphabetic())
+            && rest[..*at]
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+    });
     let (scheme, rest) = match scheme_end {
         Some(at) => (rest[..at].to_lowercase(), &rest[at + 1..]),
         None if rest.starts_with(':') => return Err(malformed()),

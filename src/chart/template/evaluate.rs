@@ -41,6 +41,8 @@ pub(in crate::chart) enum FaultKind {
     Limit,
 }
 
+// Faults are carried far and seldom, so results hold them in boxes.
+#[allow(clippy::unnecessary_box_returns)]
 impl Fault {
     pub(in crate::chart) fn new(message: impl Into<String>) -> Box<Self> {
         Self::of(FaultKind::Template, message)
@@ -164,7 +166,7 @@ impl Machine {
     }
 
     /// Runs a template.
-    pub(in crate::chart) fn execute(&mut self, name: &str, data: Value) -> Evaluated<String> {
+    pub(in crate::chart) fn execute(&mut self, name: &str, data: &Value) -> Evaluated<String> {
         let Some(template) = self.lookup(name) else {
             return Err(Fault::new(format!("no template {name:?}")));
         };
@@ -173,17 +175,17 @@ impl Machine {
         Ok(output)
     }
 
-    fn run(&mut self, template: &Template, data: Value, output: &mut String) -> Evaluated<()> {
+    fn run(&mut self, template: &Template, data: &Value, output: &mut String) -> Evaluated<()> {
         let mut frame = Frame {
             template,
             variables: vec![(Rc::from("$"), data.clone())],
         };
-        self.walk(&mut frame, &data, &template.body, output)?;
+        self.walk(&mut frame, data, &template.body, output)?;
         Ok(())
     }
 
     /// The function `include`.
-    pub(in crate::chart) fn include(&mut self, name: &Rc<str>, data: Value) -> Evaluated<String> {
+    pub(in crate::chart) fn include(&mut self, name: &Rc<str>, data: &Value) -> Evaluated<String> {
         let count = self.included.entry(name.clone()).or_insert(0);
         if *count > RECURSION {
             return Err(Fault::of(
@@ -200,7 +202,7 @@ impl Machine {
     }
 
     /// The function `tpl`: a text as a template, which sees all others and hides what it defines.
-    pub(in crate::chart) fn tpl(&mut self, text: &Rc<str>, data: Value) -> Evaluated<String> {
+    pub(in crate::chart) fn tpl(&mut self, text: &Rc<str>, data: &Value) -> Evaluated<String> {
         let templates = if let Some(templates) = self.parsed.get(text) {
             templates.clone()
         } else {
@@ -223,7 +225,11 @@ impl Machine {
         self.layers.pop();
         result.map_err(|mut fault| {
             // A line of a text that stands in no file helps nobody: say where `tpl` was called.
-            if fault.place.as_ref().is_some_and(|(file, _)| **file == *"tpl") {
+            if fault
+                .place
+                .as_ref()
+                .is_some_and(|(file, _)| **file == *"tpl")
+            {
                 fault.place = None;
             }
             fault
@@ -303,7 +309,7 @@ impl Machine {
                     Some(argument) => self.pipeline(frame, dot, argument)?,
                     None => Value::Null,
                 };
-                self.run(&template, data, output)
+                self.run(&template, &data, output)
                     .map_err(|fault| fault.at(frame.template, *position))?;
             }
             Node::Break => return Ok(Flow::Break),
@@ -345,9 +351,8 @@ impl Machine {
         let value = self.pipeline(frame, dot, &branch.pipeline)?;
         let mark = frame.variables.len();
         let names = &branch.pipeline.variables;
-        let fail = |message: String| {
-            Err(Fault::new(message).at(frame.template, branch.pipeline.position))
-        };
+        let fail =
+            |message: String| Err(Fault::new(message).at(frame.template, branch.pipeline.position));
         let entries: Box<dyn Iterator<Item = (Value, Value)>> = match &value {
             Value::Null | Value::NilElement => Box::new(std::iter::empty()),
             Value::Int(number, kind) => {
@@ -632,9 +637,9 @@ impl Machine {
         let count = arguments.len() + usize::from(last.is_some());
         let (fixed, variadic) = function.arity();
         if count < fixed || (!variadic && count > fixed) {
-            let least = if variadic { "at least " } else { "" };
+            let bound = if variadic { "at least " } else { "" };
             return Err(Fault::new(format!(
-                "wrong number of args for {}: want {least}{fixed} got {count}",
+                "wrong number of args for {}: want {bound}{fixed} got {count}",
                 function.name
             )));
         }

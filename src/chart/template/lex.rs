@@ -410,7 +410,11 @@ mod tests {
             .filter(|(kind, _)| *kind == Kind::Text)
             .map(|(_, text)| text)
             .collect();
-        assert_eq!(texts, ["a", "b ", "c"], "a marker takes the space beside it");
+        assert_eq!(
+            texts,
+            ["a", "b ", "c"],
+            "a marker takes the space beside it"
+        );
     }
 
     #[test]

@@ -21,25 +21,21 @@ mod tests {
     use crate::chart::value::{IntKind, Object, Value, from_json};
 
     /// Runs a text as a template.
-    fn run(text: &str, data: Value) -> Result<String, String> {
+    fn run(text: &str, data: &Value) -> Result<String, String> {
         let name: Rc<str> = Rc::from("test");
         let templates = parse(&name, &Rc::from(text)).map_err(|error| error.message)?;
         let mut machine = Machine::new(Limits::default());
         machine.define(&templates);
-        machine
-            .execute("test", data)
-            .map_err(|fault| fault.message)
+        machine.execute("test", data).map_err(|fault| fault.message)
     }
 
     fn vectors(path: &str) -> Option<Json> {
         let path = Path::new("../shared/data/helm").join(path);
-        match std::fs::read(&path) {
-            Ok(bytes) => Some(serde_json::from_slice(&bytes).unwrap()),
-            Err(_) => {
-                println!("skipped: {} is absent", path.display());
-                None
-            }
-        }
+        let Ok(bytes) = std::fs::read(&path) else {
+            println!("skipped: {} is absent", path.display());
+            return None;
+        };
+        Some(serde_json::from_slice(&bytes).unwrap())
     }
 
     #[test]
@@ -55,12 +51,14 @@ mod tests {
             if template.contains("{{env ") || template.contains("C:\\") {
                 continue;
             }
-            let found = run(template, Value::map(BTreeMap::new()));
+            let found = run(template, &Value::map(BTreeMap::new()));
             let error = case["test"] == "TestSemverCompareErr";
             if (error && found.is_err()) || found.as_deref() == Ok(expected) {
                 continue;
             }
-            wrong.push(format!("{template}: expected {expected:?}, found {found:?}"));
+            wrong.push(format!(
+                "{template}: expected {expected:?}, found {found:?}"
+            ));
         }
         assert_eq!(wrong, Vec::<String>::new(), "every vector holds");
     }
@@ -114,19 +112,19 @@ mod tests {
                 if case["vars"].get("1").is_some() {
                     continue;
                 }
-                let found = run(template, data);
+                let found = run(template, &data);
                 let holds = match case["expect"].as_str() {
                     // What a parser says of malformed TOML is its own.
-                    Some(expected) if expected.starts_with("map[Error:toml") => {
-                        found.as_ref().is_ok_and(|text| text.starts_with("map[Error:toml: line 1"))
-                    }
+                    Some(expected) if expected.starts_with("map[Error:toml") => found
+                        .as_ref()
+                        .is_ok_and(|text| text.starts_with("map[Error:toml: line 1")),
                     Some(expected) => found.as_deref() == Ok(expected),
                     None => found.is_err(),
                 };
                 if holds {
                     right += 1;
                 } else {
-                    wrong.push(format!("{template} of {}: {found:?}", case));
+                    wrong.push(format!("{template} of {case}: {found:?}"));
                 }
             }
         }
@@ -140,31 +138,67 @@ mod tests {
             "map": {"b": 2, "a": 1}, "list": ["x", "y"], "empty": {}, "nothing": null, "n": 1_000_000
         });
         for (template, expected) in [
-            ("{{ range $k, $v := .map }}{{ $k }}={{ $v }};{{ end }}", "a=1;b=2;"),
+            (
+                "{{ range $k, $v := .map }}{{ $k }}={{ $v }};{{ end }}",
+                "a=1;b=2;",
+            ),
             ("{{ range .empty }}x{{ else }}none{{ end }}", "none"),
-            ("{{ range $i, $v := .list }}{{ if $i }},{{ end }}{{ $v }}{{ end }}", "x,y"),
-            ("{{ range .list }}{{ if eq . \"y\" }}{{ break }}{{ end }}{{ . }}{{ end }}", "x"),
-            ("{{ range .list }}{{ if eq . \"x\" }}{{ continue }}{{ end }}{{ . }}{{ end }}", "y"),
+            (
+                "{{ range $i, $v := .list }}{{ if $i }},{{ end }}{{ $v }}{{ end }}",
+                "x,y",
+            ),
+            (
+                "{{ range .list }}{{ if eq . \"y\" }}{{ break }}{{ end }}{{ . }}{{ end }}",
+                "x",
+            ),
+            (
+                "{{ range .list }}{{ if eq . \"x\" }}{{ continue }}{{ end }}{{ . }}{{ end }}",
+                "y",
+            ),
             ("{{ range 3 }}{{ . }}{{ end }}", "012"),
-            ("{{ with .nothing }}x{{ else with .list }}{{ len . }}{{ end }}", "2"),
+            (
+                "{{ with .nothing }}x{{ else with .list }}{{ len . }}{{ end }}",
+                "2",
+            ),
             ("{{ if .nothing }}a{{ else if .map }}b{{ end }}", "b"),
-            ("{{ $x := 1 }}{{ if true }}{{ $x = 2 }}{{ end }}{{ $x }}", "2"),
-            ("{{ $x := 1 }}{{ if true }}{{ $x := 2 }}{{ end }}{{ $x }}", "1"),
-            ("{{ define \"t\" }}<{{ . }}>{{ end }}{{ template \"t\" 5 }}", "<5>"),
+            (
+                "{{ $x := 1 }}{{ if true }}{{ $x = 2 }}{{ end }}{{ $x }}",
+                "2",
+            ),
+            (
+                "{{ $x := 1 }}{{ if true }}{{ $x := 2 }}{{ end }}{{ $x }}",
+                "1",
+            ),
+            (
+                "{{ define \"t\" }}<{{ . }}>{{ end }}{{ template \"t\" 5 }}",
+                "<5>",
+            ),
             ("{{ block \"b\" .map }}{{ .a }}{{ end }}", "1"),
             ("{{ .missing }}", "<no value>"),
             ("{{ (.missing).deeper }}", "<no value>"),
             ("{{ $m := .missing }}{{ $m.deeper }}", "<no value>"),
-            ("{{ .n }} {{ int .n }} {{ .map }}", "1e+06 1000000 map[a:1 b:2]"),
+            (
+                "{{ .n }} {{ int .n }} {{ .map }}",
+                "1e+06 1000000 map[a:1 b:2]",
+            ),
             ("{{ list 1 nil \"a\" }}", "[1 <nil> a]"),
             ("{{ and .map .list | len }}", "2"),
             ("{{ or .empty .list }}", "[x y]"),
             ("{{ and false (fail \"not evaluated\") }}", "false"),
-            ("{{ 'a' }} {{ 0x10 }} {{ 1_000 }} {{ 1e3 }}", "97 16 1000 1000"),
+            (
+                "{{ 'a' }} {{ 0x10 }} {{ 1_000 }} {{ 1e3 }}",
+                "97 16 1000 1000",
+            ),
             ("{{ `raw\\n` }}{{ \"\\u00e9\\x41\" }}", "raw\\n\u{e9}A"),
             ("{{ print 1 2 \"a\" 3 }}", "1 2a3"),
-            ("{{ $d := dict \"a\" 1 }}{{ $e := $d }}{{ $_ := set $e \"a\" 2 }}{{ $d.a }}", "2"),
-            ("{{ tpl \"{{ .a }}{{ define \\\"q\\\" }}q{{ end }}{{ include \\\"q\\\" . }}\" .map }}", "1q"),
+            (
+                "{{ $d := dict \"a\" 1 }}{{ $e := $d }}{{ $_ := set $e \"a\" 2 }}{{ $d.a }}",
+                "2",
+            ),
+            (
+                "{{ tpl \"{{ .a }}{{ define \\\"q\\\" }}q{{ end }}{{ include \\\"q\\\" . }}\" .map }}",
+                "1q",
+            ),
             ("{{ len \"\u{e9}\" }}{{ trunc 1 \"\u{e9}\" | len }}", "21"),
             ("{{ \"/w==\" | b64dec | b64enc }}", "/w=="),
             ("{{ not (eq 1 2) }}{{ eq 1 2 1 }}", "truetrue"),
@@ -172,7 +206,7 @@ mod tests {
             ("{{ index .list 1 }}{{ index .map \"a\" }}", "y1"),
         ] {
             assert_eq!(
-                run(template, from_json(&data)).as_deref(),
+                run(template, &from_json(&data)).as_deref(),
                 Ok(expected),
                 "{template}"
             );
@@ -183,25 +217,46 @@ mod tests {
     fn errors_of_go_are_errors() {
         let data = serde_json::json!({"nothing": null, "n": 1, "s": "x", "map": {}});
         for (template, message) in [
-            ("{{ .nothing.deeper }}", "nil pointer evaluating interface {}.deeper"),
-            ("{{ .s.deeper }}", "can't evaluate field deeper in type string"),
+            (
+                "{{ .nothing.deeper }}",
+                "nil pointer evaluating interface {}.deeper",
+            ),
+            (
+                "{{ .s.deeper }}",
+                "can't evaluate field deeper in type string",
+            ),
             ("{{ nosuch . }}", "function \"nosuch\" not defined"),
             ("{{ $x }}", "undefined variable \"$x\""),
             ("{{ if }}{{ end }}", "missing value for if"),
             ("{{ if true }}", "unexpected EOF"),
             ("{{ end }}", "unexpected {{end}}"),
             ("{{ break }}", "{{break}} outside {{range}}"),
-            ("{{ .n | upper }}", "wrong type for value; expected string; got float64"),
-            ("{{ trunc }}", "wrong number of args for trunc: want 2 got 0"),
-            ("{{ eq 1 \"a\" }}", "incompatible types for comparison: int and string"),
+            (
+                "{{ .n | upper }}",
+                "wrong type for value; expected string; got float64",
+            ),
+            (
+                "{{ trunc }}",
+                "wrong number of args for trunc: want 2 got 0",
+            ),
+            (
+                "{{ eq 1 \"a\" }}",
+                "incompatible types for comparison: int and string",
+            ),
             ("{{ range .n }}{{ end }}", "range can't iterate over 1"),
-            ("{{ template \"nosuch\" }}", "template \"nosuch\" not defined"),
+            (
+                "{{ template \"nosuch\" }}",
+                "template \"nosuch\" not defined",
+            ),
             ("{{ fail \"stop\" }}", "stop"),
             ("{{ required \"give it\" .nothing }}", "give it"),
             ("{{ index .map.a \"b\" }}", "index of untyped nil"),
-            ("{{ \"a\" | \"b\" }}", "non executable command in pipeline stage 2"),
+            (
+                "{{ \"a\" | \"b\" }}",
+                "non executable command in pipeline stage 2",
+            ),
         ] {
-            let found = run(template, from_json(&data)).unwrap_err();
+            let found = run(template, &from_json(&data)).unwrap_err();
             assert!(found.ends_with(message), "{template}: {found}");
         }
     }
@@ -216,7 +271,7 @@ mod tests {
             memory: 4 << 20,
         });
         machine.define(&templates);
-        machine.execute("test", Value::map(BTreeMap::new()))
+        machine.execute("test", &Value::map(BTreeMap::new()))
     }
 
     /// Runs a test where it has the stack templates run on.
@@ -266,7 +321,10 @@ mod tests {
                 "parentheses without end are refused"
             );
             let nested = "{{ if true }}".repeat(100_000);
-            assert!(bounded(&nested).is_err(), "conditions without end are refused");
+            assert!(
+                bounded(&nested).is_err(),
+                "conditions without end are refused"
+            );
         });
     }
 

@@ -118,7 +118,9 @@ impl Number {
         let hexadecimal = self.text.len() > 2
             && (self.text.starts_with("0x") || self.text.starts_with("0X"))
             && !self.text.contains(['p', 'P']);
-        !hexadecimal && !self.text.starts_with('\'') && self.text.contains(['.', 'e', 'E', 'p', 'P'])
+        !hexadecimal
+            && !self.text.starts_with('\'')
+            && self.text.contains(['.', 'e', 'E', 'p', 'P'])
     }
 }
 
@@ -700,7 +702,11 @@ impl<'a> Parser<'a> {
             return self.fail(format!("integer overflow: {text:?}"));
         }
         number.float = Some(float);
-        #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_precision_loss,
+            clippy::float_cmp
+        )]
         if float.abs() < 9e18 && (float as i64) as f64 == float {
             number.integer = Some(float as i64);
         }
