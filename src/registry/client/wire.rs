@@ -569,14 +569,20 @@ impl Wire {
         Ok(pool.get_or_init(|| client).clone())
     }
 
+    /// How often `ask` may be made: seldom where another place can be asked instead.
+    pub(super) fn attempts(&self, ask: &Ask) -> u32 {
+        let attempts = self.settings.retry.attempts;
+        match &ask.endpoint {
+            Some(endpoint) if endpoint.has_next => attempts.min(ATTEMPTS_BEFORE_NEXT),
+            _ => attempts,
+        }
+    }
+
     /// Makes `ask`, again if that may help. The answer is below 400, or 400, 404, 405 and the like, for the caller
     /// to judge; never 401, 403, 429 or a server's failure.
     pub(super) async fn send(&self, ask: &Ask) -> Result<Reply, RegistryError> {
         let policy = self.settings.retry;
-        let attempts = match &ask.endpoint {
-            Some(endpoint) if endpoint.has_next => policy.attempts.min(ATTEMPTS_BEFORE_NEXT),
-            _ => policy.attempts,
-        };
+        let attempts = self.attempts(ask);
         let mut attempt = 1;
         loop {
             let outcome = self.attempt(ask).await;
