@@ -5,7 +5,7 @@
 //! ```
 //!
 //! [`Chart`] is a chart in memory, [`render()`] runs its templates with an evaluator of Go's `text/template` of its
-//! own ([`template`]) and the functions Helm offers ([`functions`]), and [`find_images`] reads images out of the
+//! own (`template`) and the functions Helm offers (`functions`), and [`find_images`] reads images out of the
 //! documents. Nothing here asks a network or a cluster, the clock or chance: the same chart, values and
 //! capabilities give the same images on every machine and every day. A chart is not trusted: what it may take in
 //! steps, memory and depth is bounded by [`Limits`], and a template that fails is a line in the report, with what

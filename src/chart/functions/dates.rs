@@ -489,6 +489,7 @@ pub(super) fn now(_: &mut Machine, _: &[Value]) -> Evaluated<Value> {
 }
 
 pub(super) fn date(machine: &mut Machine, arguments: &[Value]) -> Evaluated<Value> {
+    machine.step(str_at(arguments, 0).len())?;
     machine.charge(str_at(arguments, 0).len() * 4)?;
     machine.text(format(str_at(arguments, 0), moment(&arguments[1])))
 }
@@ -573,12 +574,14 @@ pub(super) fn duration_round(machine: &mut Machine, arguments: &[Value]) -> Eval
     Ok(Value::text("0s"))
 }
 
-pub(super) fn to_date(_: &mut Machine, arguments: &[Value]) -> Evaluated<Value> {
+pub(super) fn to_date(machine: &mut Machine, arguments: &[Value]) -> Evaluated<Value> {
+    machine.step(str_at(arguments, 0).len())?;
     let moment = parse(str_at(arguments, 0), str_at(arguments, 1));
     Ok(time(moment.unwrap_or_else(zero)))
 }
 
-pub(super) fn must_to_date(_: &mut Machine, arguments: &[Value]) -> Evaluated<Value> {
+pub(super) fn must_to_date(machine: &mut Machine, arguments: &[Value]) -> Evaluated<Value> {
+    machine.step(str_at(arguments, 0).len())?;
     match parse(str_at(arguments, 0), str_at(arguments, 1)) {
         Some(moment) => Ok(time(moment)),
         None => Err(Fault::new(format!(

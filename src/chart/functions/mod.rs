@@ -1,10 +1,10 @@
 //! What a template may call: Go's builtins, the sprig library and Helm's own functions.
 //!
-//! Every function is one row of [`FUNCTIONS`]: its name, the types of its parameters and the code. Arguments are
+//! Every function is one row of `FUNCTIONS`: its name, the types of its parameters and the code. Arguments are
 //! counted and checked before the code runs, as Go does by reflection.
 //!
 //! A chart must render to the same images on every machine and every day. So whatever asks for the time, for
-//! chance, for a network or for a fresh certificate answers with a fixed value ([`fixed`], [`dates`]), `lookup`
+//! chance, for a network or for a fresh certificate answers with a fixed value (`fixed`, `dates`), `lookup`
 //! finds nothing, and `env` and `expandenv` do not exist (as in Helm).
 
 // Every function has the signature of the table, whether or not it can fail.

@@ -339,10 +339,12 @@ fn connected(text: &str, connector: &str) -> String {
 }
 
 pub(super) fn snakecase(machine: &mut Machine, arguments: &[Value]) -> Evaluated<Value> {
+    machine.step(str_at(arguments, 0).len())?;
     machine.text(connected(str_at(arguments, 0), "_"))
 }
 
 pub(super) fn kebabcase(machine: &mut Machine, arguments: &[Value]) -> Evaluated<Value> {
+    machine.step(str_at(arguments, 0).len())?;
     machine.text(connected(str_at(arguments, 0), "-"))
 }
 

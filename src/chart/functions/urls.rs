@@ -59,6 +59,7 @@ pub(super) fn dir(machine: &mut Machine, arguments: &[Value]) -> Evaluated<Value
 }
 
 pub(super) fn clean(machine: &mut Machine, arguments: &[Value]) -> Evaluated<Value> {
+    machine.step(str_at(arguments, 0).len())?;
     machine.text(cleaned(str_at(arguments, 0)))
 }
 

@@ -134,6 +134,19 @@ impl Machine {
         self.step(bytes / 64)
     }
 
+    /// Counts the work of looking at arguments: whatever a function does, it may read a text from end to end.
+    fn weigh(&mut self, arguments: &[Value]) -> Evaluated<()> {
+        let bytes: usize = arguments
+            .iter()
+            .map(|argument| match argument {
+                Value::Text(text) => text.len(),
+                Value::Bytes(bytes) => bytes.len(),
+                _ => 0,
+            })
+            .sum();
+        self.step(bytes / 32)
+    }
+
     /// Makes a text, counted.
     pub(in crate::chart) fn text(&mut self, text: impl AsRef<str>) -> Evaluated<Value> {
         self.charge(text.as_ref().len())?;
@@ -584,6 +597,7 @@ impl Machine {
                     values.len() - 1
                 )));
             }
+            self.weigh(&values)?;
             return (method.native)(self, &values).map_err(|mut fault| {
                 fault.message = format!("error calling {name}: {}", fault.message);
                 fault
@@ -666,6 +680,7 @@ impl Machine {
             let last = functions::check(last, function.code(count - 1))?;
             values.push(last);
         }
+        self.weigh(&values)?;
         (function.native)(self, &values).map_err(|mut fault| {
             if fault.place.is_none() && fault.kind == FaultKind::Template {
                 fault.message = format!("error calling {}: {}", function.name, fault.message);
