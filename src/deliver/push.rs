@@ -255,12 +255,11 @@ const PATIENCE: usize = 24;
 
 /// One repository per first part of the paths, where a registry might ask for other rights: the first in order.
 #[must_use]
-pub fn doors(items: &[Item]) -> Vec<&str> {
+pub fn doors(paths: &BTreeSet<String>) -> Vec<&str> {
     let mut doors: BTreeMap<&str, &str> = BTreeMap::new();
-    for item in items {
-        let project = item.path.split('/').next().unwrap_or_default();
-        let door = doors.entry(project).or_insert(&item.path);
-        *door = (*door).min(&item.path);
+    for path in paths {
+        let project = path.split('/').next().unwrap_or_default();
+        doors.entry(project).or_insert(path);
     }
     doors.into_values().collect()
 }

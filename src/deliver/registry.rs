@@ -2,12 +2,13 @@
 
 use std::io;
 
+use super::holdings::Holdings;
 use super::push::{Registry, Repository, Sent, Sparse, TagsOnly};
-use crate::digest::Digest;
+use crate::digest::{Digest, Hasher};
 use crate::oci::{Descriptor, MANIFEST_TYPES, Manifest};
 use crate::reference::{self, Tag};
 use crate::registry::client::{Client, Push, RegistryError, Sent as ClientSent};
-use crate::store::{Blob, Source, TransferError};
+use crate::store::{Blob, Sink, Source, TransferError, Verified};
 
 /// A registry, reached through a client.
 pub struct RegistryTarget {
@@ -32,6 +33,85 @@ impl Registry for RegistryTarget {
         let repository = reference::Repository::new(&self.host, path).map_err(io::Error::other)?;
         let push = self.client.push(&repository).map_err(io::Error::from)?;
         Ok(Box::new(LiveRepository { push }))
+    }
+}
+
+impl RegistryTarget {
+    fn named(&self, path: &str) -> io::Result<reference::Repository> {
+        reference::Repository::new(&self.host, path).map_err(io::Error::other)
+    }
+}
+
+impl Holdings for RegistryTarget {
+    fn repositories(&self) -> io::Result<Option<Vec<String>>> {
+        self.client
+            .repositories(&self.named("any")?)
+            .map_err(io::Error::from)
+    }
+
+    fn tags(&self, path: &str) -> io::Result<Option<Vec<Tag>>> {
+        self.client
+            .direct()
+            .tags(&self.named(path)?)
+            .map_err(io::Error::from)
+    }
+
+    fn tag(&self, path: &str, tag: &Tag) -> io::Result<Option<Digest>> {
+        let found = self
+            .client
+            .direct()
+            .head_manifest(&self.named(path)?.with_tag(tag.clone()));
+        Ok(found
+            .map_err(io::Error::from)?
+            .map(|descriptor| descriptor.digest))
+    }
+
+    fn manifest(&self, path: &str, digest: Digest) -> io::Result<Option<(Blob, Manifest)>> {
+        let found = self
+            .client
+            .direct()
+            .resolve(&self.named(path)?.with_digest(digest))
+            .map_err(io::Error::from)?;
+        let Some(found) = found else { return Ok(None) };
+        let manifest = Manifest::parse(&found.bytes, Some(&found.descriptor.media_type))
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        Ok(Some((Blob::from(&found.descriptor), manifest)))
+    }
+
+    fn holds(&self, path: &str, blob: &Blob) -> io::Result<bool> {
+        let push = self
+            .client
+            .push(&self.named(path)?)
+            .map_err(io::Error::from)?;
+        Sink::holds(&push, blob)
+    }
+
+    fn read(
+        &self,
+        path: &str,
+        blob: &Blob,
+        passed: &(dyn Fn(u64) + Sync),
+    ) -> Result<(), TransferError> {
+        let failed = |error| TransferError::of(blob, error);
+        let source = self
+            .client
+            .direct()
+            .blobs(&self.named(path).map_err(failed)?);
+        let bytes = source
+            .open(blob, 0)
+            .map_err(failed)?
+            .ok_or(TransferError::Absent { blob: *blob })?;
+        let mut bytes = Verified::resumed(bytes, *blob, Hasher::default(), passed);
+        io::copy(&mut bytes, &mut io::sink()).map_err(failed)?;
+        Ok(())
+    }
+
+    fn delete(&self, path: &str, digest: Digest) -> io::Result<bool> {
+        let push = self
+            .client
+            .push(&self.named(path)?)
+            .map_err(io::Error::from)?;
+        push.delete_manifest(digest).map_err(io::Error::from)
     }
 }
 
