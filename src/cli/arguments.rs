@@ -131,10 +131,16 @@ pub(super) enum Command {
     Build(BuildArguments),
     /// Write the next sequenced archive, or an old one again
     Export(ExportArguments),
-    /// Prove archives without extracting them
+    /// Prove archives without extracting them, or that a registry holds the whole lock
     Verify(VerifyArguments),
     /// Stage, check, adopt and push archives; emit the resources
     Import(ImportArguments),
+    /// Build what is lacking, and put it into a registry
+    Push(PushArguments),
+    /// Put images into a registry straight from upstream, keeping only manifests
+    Mirror(PushArguments),
+    /// Plan a deletion from a registry, or carry out the plan
+    Delete(DeleteArguments),
     /// Write the cluster resources of a lock
     Emit(EmitArguments),
     /// Serve a folder as a registry
@@ -266,7 +272,7 @@ pub(super) struct ExportArguments {
 #[derive(Debug, Args)]
 pub(super) struct VerifyArguments {
     /// Folders or parts
-    #[arg(required = true)]
+    #[arg(required_unless_present = "registry")]
     pub(super) paths: Vec<PathBuf>,
     /// Do not hash the blobs one by one
     #[arg(long)]
@@ -274,9 +280,75 @@ pub(super) struct VerifyArguments {
     /// The chain that the archives must be on
     #[arg(long, value_name = "FILE")]
     pub(super) chain: Option<PathBuf>,
+    /// Prove that this registry holds everything that the lock names: HOST[:PORT][/PREFIX]
+    #[arg(long, value_name = "HOST/PREFIX", conflicts_with_all = ["paths", "quick", "chain"])]
+    pub(super) registry: Option<String>,
+    /// The config that the lock is called after [default: imageset.yaml]
+    #[arg(short, long, value_name = "FILE", requires = "registry")]
+    pub(super) config: Option<PathBuf>,
+    /// The lock [default: lockfiles/<config stem>.lock.toml]
+    #[arg(long, value_name = "FILE", requires = "registry")]
+    pub(super) lock: Option<PathBuf>,
+    /// Read every blob once and hash it
+    #[arg(long, requires = "registry")]
+    pub(super) deep: bool,
+    /// How repositories are named: v2, v2-4.17 [default: v2]
+    #[arg(long, value_name = "NAME", value_parser = ["v2", "v2-4.17"], requires = "registry")]
+    pub(super) layout: Option<String>,
+    /// Most path components that the destination takes [default: no limit]
+    #[arg(long, value_name = "N", requires = "registry")]
+    pub(super) max_nested_paths: Option<usize>,
     /// The form of the answer
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PushArguments {
+    /// Where to: docker://HOST[:PORT][/PREFIX]
+    pub(super) destination: String,
+    #[command(flatten)]
+    pub(super) subject: Subject,
+    /// The folder for the cluster resources
+    #[arg(short, long, value_name = "DIR", default_value = "cluster-resources")]
+    pub(super) output: PathBuf,
+    #[command(flatten)]
+    pub(super) shape: Shape,
+    /// Take every image of an index, also those that `platforms` leaves out, for registries that insist on it
+    #[arg(long)]
+    pub(super) all_platforms: bool,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("phase").required(true).args(["plan", "execute"]))]
+pub(super) struct DeleteArguments {
+    /// Where from: docker://HOST[:PORT][/PREFIX]; with --execute, every row of the plan must be there
+    #[arg(required_unless_present = "execute")]
+    pub(super) destination: Option<String>,
+    /// Write what would go into this file; delete nothing
+    #[arg(long, value_name = "FILE")]
+    pub(super) plan: Option<PathBuf>,
+    /// Delete exactly what this file says
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "keep", "lock", "layout", "max_nested_paths"])]
+    pub(super) execute: Option<PathBuf>,
+    /// The DeleteImageSetConfiguration that says what goes
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// A lock whose images stay; may be given again. Without -c everything else goes
+    #[arg(long, value_name = "LOCK")]
+    pub(super) keep: Vec<PathBuf>,
+    /// The lock that releases and packages of the config are looked up in; what it has besides stays
+    #[arg(long, value_name = "FILE", requires = "config")]
+    pub(super) lock: Option<PathBuf>,
+    /// How repositories are named: v2, v2-4.17 [default: v2]
+    #[arg(long, value_name = "NAME", value_parser = ["v2", "v2-4.17"])]
+    pub(super) layout: Option<String>,
+    /// Most path components that the destination takes [default: no limit]
+    #[arg(long, value_name = "N")]
+    pub(super) max_nested_paths: Option<usize>,
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 mod arguments;
 mod delivery;
 mod demo;
+mod destination;
 mod locking;
 mod site;
 mod tools;
@@ -80,8 +81,18 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
         Command::Why(arguments) => locking::why(&site, arguments),
         Command::Build(arguments) => locking::build(&site, arguments, stop),
         Command::Export(arguments) => delivery::export(&site, arguments, stop),
-        Command::Verify(arguments) => delivery::verify(&site, arguments, stop),
+        Command::Verify(arguments) => match &arguments.registry {
+            Some(registry) => destination::prove(&site, arguments, registry, stop),
+            None => delivery::verify(&site, arguments, stop),
+        },
         Command::Import(arguments) => delivery::import(&site, arguments, stop),
+        Command::Push(arguments) => {
+            destination::deliver(&site, arguments, destination::Way::Store, stop)
+        }
+        Command::Mirror(arguments) => {
+            destination::deliver(&site, arguments, destination::Way::Straight, stop)
+        }
+        Command::Delete(arguments) => destination::delete(&site, arguments, stop),
         Command::Emit(arguments) => delivery::emit(&site, arguments),
         Command::Serve(arguments) => tools::serve(&site, arguments, stop),
         Command::Store(arguments) => tools::store(&site, arguments),

@@ -17,7 +17,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::export::{ExportError, plan_from};
-use super::push::{Item, PushFailure, Pushed, Registry, push};
+use super::push::{self, Item, Manner, PushFailure, Pushed, Registry};
 use crate::archive::chain::{Chain, Decision, Head, Unrelated, decide};
 use crate::archive::read::Metadata;
 use crate::archive::verify::{self, Options};
@@ -26,7 +26,7 @@ use crate::digest::Digest;
 use crate::hint::Hint;
 use crate::oci::Descriptor;
 use crate::plan::graph::{Plan, PlanError};
-use crate::plan::lock::Lock;
+use crate::plan::lock::{Block, Lock};
 use crate::plan::text::{self, LockError};
 use crate::reference::ReferenceError;
 use crate::run::each;
@@ -567,17 +567,21 @@ fn adopt(
             destination,
         } => {
             let items = items(&lock, &rules, &plan, destination, &request.layout)?;
-            let lenders = lenders(request, stored, destination)?;
-            let pushed = push(
-                &items,
-                *registry,
-                request.store,
-                &blobs,
-                &lenders,
-                request.workers,
-                request.observer,
-                request.stop,
-            )?;
+            let lenders = match stored {
+                Some(stored) => lenders(request.store, stored.lock, destination, &request.layout)?,
+                None => BTreeMap::new(),
+            };
+            let pushed = push::push(&push::Request {
+                items: &items,
+                registry: *registry,
+                manifests: request.store,
+                blobs: &blobs,
+                lenders: &lenders,
+                manner: Manner::Together,
+                workers: request.workers,
+                observer: request.observer,
+                stop: request.stop,
+            });
             Staged::of(pushed)?
         }
     };
@@ -799,6 +803,7 @@ pub fn items(
 ) -> Result<Vec<Item>, ImportError> {
     let placements = placements(lock, rules, layout)?;
     refuse_collisions(&placements, &destination.prefix, layout)?;
+    let needs = needs(lock);
     let mut items = Vec::new();
     for placement in placements {
         let path = layout.limit(&destination.join(&placement.path));
@@ -822,28 +827,50 @@ pub fn items(
             path,
             tag: placement.tag,
             manifests,
+            is_whole: plan.content_of(root)?.unread.is_empty(),
+            needs: needs.get(&placement.digest).cloned().unwrap_or_default(),
         });
     }
     Ok(items)
 }
 
-/// Repositories that hold blobs already, because the adopted lock placed them there.
-fn lenders(
-    request: &Request<'_>,
-    stored: Option<&StoredHead>,
+/// The images that others make no sense without: the components of payloads, and what the packages of catalogs name.
+fn needs(lock: &Lock) -> BTreeMap<Digest, BTreeSet<Digest>> {
+    let mut needs: BTreeMap<Digest, BTreeSet<Digest>> = BTreeMap::new();
+    for block in lock.blocks() {
+        let whole = match block {
+            Block::Payload(_, payload) => payload.pin.digest,
+            Block::Package(catalog, _) => catalog.pin.digest,
+            _ => continue,
+        };
+        let parts = block.pins().into_iter().map(|(_, pin)| pin.digest);
+        needs
+            .entry(whole)
+            .or_default()
+            .extend(parts.filter(|digest| *digest != whole));
+    }
+    needs
+}
+
+/// Repositories that hold blobs already, because a lock that was delivered there placed them; none where that lock or
+/// its rules are not in the store.
+///
+/// # Errors
+/// If the store fails, or what it has of that lock makes no sense.
+pub fn lenders(
+    store: &Store,
+    delivered: Digest,
     destination: &Destination,
+    layout: &Layout,
 ) -> Result<BTreeMap<Digest, BTreeSet<String>>, ImportError> {
     let mut lenders: BTreeMap<Digest, BTreeSet<String>> = BTreeMap::new();
-    let Some(stored) = stored else {
-        return Ok(lenders);
-    };
-    let Some(size) = request.store.size_of(&stored.lock)? else {
+    let Some(size) = store.size_of(&delivered)? else {
         return Ok(lenders);
     };
     let bytes = crate::store::read(
-        request.store,
+        store,
         &Blob {
-            digest: stored.lock,
+            digest: delivered,
             size,
         },
         64 << 20,
@@ -855,9 +882,9 @@ fn lenders(
         .rules
         .iter()
         .map(|(name, digest)| {
-            let size = request.store.size_of(digest).ok()??;
+            let size = store.size_of(digest).ok()??;
             let bytes = crate::store::read(
-                request.store,
+                store,
                 &Blob {
                     digest: *digest,
                     size,
@@ -872,8 +899,8 @@ fn lenders(
         return Ok(lenders);
     };
     let rules = Rules::with(texts)?;
-    let plan = plan_from(&lock, request.store, request.store)?;
-    for item in items(&lock, &rules, &plan, destination, &request.layout)? {
+    let plan = plan_from(&lock, store, store)?;
+    for item in items(&lock, &rules, &plan, destination, layout)? {
         for (_, manifest) in &item.manifests {
             if let crate::oci::Manifest::Image(image) = manifest {
                 for blob in image.blobs() {
