@@ -36,6 +36,8 @@ fn unhappy(registry: &Registry) -> usize {
 fn world() -> Content {
     let content = Content::default();
     many(&content, 16, 2_000);
+    // Too large to be held in memory while it is sent.
+    content.image("large/one:1", &[(9_999, 5_000_000)]);
     content
 }
 
