@@ -273,6 +273,13 @@ pub(super) fn export(
     let (plan, _) = fetch(site, &lock, &store, Extent::All, stop)?;
     if again.is_none() {
         finish_build(&store, &paths, &lock, &lock_bytes, &rules, &plan)?;
+    } else {
+        // The archive carries them; on another machine than the first they are not in the store yet.
+        for rule in rules.iter() {
+            store
+                .insert(rule.text.as_bytes())
+                .map_err(|error| store_failure(&error))?;
+        }
     }
     let part_size = match again.and_then(|sequence| chain.line(sequence)) {
         Some(line) => line.part_size,

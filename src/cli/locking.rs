@@ -24,7 +24,7 @@ use crate::plan::key::BlockKey;
 use crate::plan::lock::{Lock, Want};
 use crate::plan::selector::Selector;
 use crate::plan::{diff, text, why};
-use crate::run::event::{Event, one_line};
+use crate::run::event::{Event, advice, joined_advice, one_line};
 use crate::run::realise::{Extent, Report, realise};
 use crate::run::resolve::{self, Names, Request, ResolveError, Resolver};
 use crate::step::Content;
@@ -280,8 +280,15 @@ pub(super) fn incomplete(report: &Report) -> Failure {
             let _ = write!(text, "\n    and {} more", failures.len() - 10);
         }
     }
-    Failure::new(ui::INCOMPLETE, text)
-        .hint("what did arrive is kept: run the same command again to fetch only the rest, or leave an image out with `imgbuild lock --skip IMAGE --reason TEXT`")
+    let hint = joined_advice(
+        report
+            .failures
+            .iter()
+            .map(|failure| advice(&failure.error))
+            .chain([None]),
+        "what did arrive is kept: run the same command again to fetch only the rest, or leave an image out with `imgbuild lock --skip IMAGE --reason TEXT`",
+    );
+    Failure::new(ui::INCOMPLETE, text).hint(hint)
 }
 
 fn some(names: &[String]) -> String {

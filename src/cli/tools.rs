@@ -139,7 +139,7 @@ fn fsck(site: &Site, format: Format) -> Result<u8, Failure> {
             digest: blob.digest,
             size: blob.size,
             present: true,
-        })
+        });
     };
     let checked = store.check(usize::from(site.common.jobs), &passed);
     progress.finish();
@@ -258,17 +258,17 @@ fn root(site: &Site, add: Option<&Path>, remove: Option<&str>) -> Result<u8, Fai
     }
     if let Some(name) = remove {
         let store = site.store(Access::Shared)?;
-        return match store
+        let removed = store
             .roots()
             .remove(name)
-            .map_err(|error| store_failure(&error))?
-        {
-            true => Ok(ui::DONE),
-            false => Err(
-                Failure::new(ui::ERROR, format!("no root is called {name:?}"))
-                    .hint("`imgbuild store root` lists them"),
-            ),
-        };
+            .map_err(|error| store_failure(&error))?;
+        if removed {
+            return Ok(ui::DONE);
+        }
+        return Err(
+            Failure::new(ui::ERROR, format!("no root is called {name:?}"))
+                .hint("`imgbuild store root` lists them"),
+        );
     }
     let store = site.store(Access::ReadOnly)?;
     for (name, root) in store

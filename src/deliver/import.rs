@@ -30,7 +30,7 @@ use crate::plan::lock::Lock;
 use crate::plan::text::{self, LockError};
 use crate::reference::ReferenceError;
 use crate::run::each;
-use crate::run::event::{Event, Observer};
+use crate::run::event::{Event, Observer, advice, joined_advice};
 use crate::run::resolve::{placements, roots};
 use crate::step::place::{Destination, Layout, PlaceError, refuse_collisions};
 use crate::step::rule::{RuleError, Rules};
@@ -289,7 +289,10 @@ impl Hint for ImportError {
             Self::Store(source) => source.hint(),
             Self::Place(source) => source.hint(),
             Self::Stopped => Some("run the same import again to go on".to_owned()),
-            Self::Push { .. } => Some("mend the cause and run the same import again: it sends only what is missing".to_owned()),
+            Self::Push { failures } => Some(joined_advice(
+                failures.iter().map(|failure| advice(&failure.source)).chain([None]),
+                "mend the cause and run the same import again: it sends only what is missing",
+            )),
             _ => None,
         }
     }

@@ -47,7 +47,13 @@ pub trait Repository {
     ///
     /// # Errors
     /// If the source has not got it or gives other bytes, or the registry does not answer properly.
-    fn send(&self, source: &dyn Source, blob: &Blob, from: Option<&str>, passed: &(dyn Fn(u64) + Sync)) -> Result<Sent, TransferError>;
+    fn send(
+        &self,
+        source: &dyn Source,
+        blob: &Blob,
+        from: Option<&str>,
+        passed: &(dyn Fn(u64) + Sync),
+    ) -> Result<Sent, TransferError>;
 
     /// The digest of the manifest called `name` (a tag or a digest), if it is served.
     ///
@@ -430,9 +436,8 @@ fn bring(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Moved, Sink, Verified, transfer};
     use crate::store::memory::Memory;
-    use std::io::Read;
+    use crate::store::{Moved, Sink, Verified, transfer};
     use std::sync::atomic::AtomicUsize;
 
     /// A registry in memory that insists on order and isolation, as real ones do.
@@ -454,23 +459,42 @@ mod tests {
 
     impl Sink for FakeRepository<'_> {
         fn holds(&self, blob: &Blob) -> io::Result<bool> {
-            Ok(self.0.blobs.lock().unwrap().contains(&(self.1.clone(), blob.digest)))
+            Ok(self
+                .0
+                .blobs
+                .lock()
+                .unwrap()
+                .contains(&(self.1.clone(), blob.digest)))
         }
 
         fn write(&self, blob: &Blob, bytes: &mut Verified<'_>) -> io::Result<()> {
             io::copy(bytes, &mut io::sink())?;
             self.0.uploads.fetch_add(1, Ordering::Relaxed);
-            self.0.blobs.lock().unwrap().insert((self.1.clone(), blob.digest));
+            self.0
+                .blobs
+                .lock()
+                .unwrap()
+                .insert((self.1.clone(), blob.digest));
             Ok(())
         }
     }
 
     impl Repository for FakeRepository<'_> {
-        fn send(&self, source: &dyn Source, blob: &Blob, from: Option<&str>, passed: &(dyn Fn(u64) + Sync)) -> Result<Sent, TransferError> {
+        fn send(
+            &self,
+            source: &dyn Source,
+            blob: &Blob,
+            from: Option<&str>,
+            passed: &(dyn Fn(u64) + Sync),
+        ) -> Result<Sent, TransferError> {
             let lender = from.map(|from| (from.to_owned(), blob.digest));
             let linked = lender.is_some_and(|key| self.0.blobs.lock().unwrap().contains(&key));
             if linked {
-                self.0.blobs.lock().unwrap().insert((self.1.clone(), blob.digest));
+                self.0
+                    .blobs
+                    .lock()
+                    .unwrap()
+                    .insert((self.1.clone(), blob.digest));
                 return Ok(Sent::Mounted);
             }
             Ok(match transfer(source, self, blob, passed)? {
@@ -488,7 +512,6 @@ mod tests {
                 .get(&(self.1.clone(), name.to_owned()))
                 .copied())
         }
-
 
         fn put_manifest(
             &self,
