@@ -49,7 +49,7 @@ pub(super) struct Common {
     #[arg(long, global = true, value_name = "HOST[:PORT]")]
     pub(super) insecure: Vec<String>,
     /// Transfers at once
-    #[arg(long, global = true, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, global = true, value_name = "N", default_value_t = Common::JOBS, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(super) jobs: u16,
     /// Say nothing but errors
     #[arg(short, long, global = true)]
@@ -60,6 +60,11 @@ pub(super) struct Common {
     /// Write what happens as JSON lines
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) events: Option<PathBuf>,
+}
+
+impl Common {
+    /// Transfers at once, unless told otherwise.
+    pub(super) const JOBS: u16 = 16;
 }
 
 /// Which config and lock.
@@ -154,6 +159,10 @@ pub(super) enum Command {
     /// Print a completion script
     Completion(CompletionArguments),
     /// Tell the whole story on loopback, with nothing installed
+    ///
+    /// Runs lock, diff, export, verify, import and emit against two small registries that it starts on this machine,
+    /// and prints each command so that it can be repeated. Its store, settings, credentials and registries.conf are
+    /// its own, in the folder that it leaves behind.
     Demo(DemoArguments),
 }
 
@@ -472,7 +481,10 @@ pub(super) struct CompletionArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArguments {
-    /// The folder to work in [default: a new one below the temporary directory]
+    /// The folder to work in, new or empty [default: a new one below the temporary directory]
     #[arg(long, value_name = "DIR")]
     pub(super) folder: Option<PathBuf>,
+    /// Keep both registries running until interrupted
+    #[arg(long)]
+    pub(super) serve: bool,
 }

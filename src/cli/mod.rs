@@ -70,6 +70,8 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
     match &arguments.command {
         Command::Version(version) => return Ok(tools::version(version)),
         Command::Completion(completion) => return Ok(tools::completion(completion)),
+        // It has settings of its own.
+        Command::Demo(demo) => return demo::run(&arguments.common, demo, stop),
         _ => {}
     }
     let site = Site::new(arguments.common, environment)?;
@@ -97,8 +99,7 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
         Command::Serve(arguments) => tools::serve(&site, arguments, stop),
         Command::Store(arguments) => tools::store(&site, arguments),
         Command::Rules(arguments) => tools::rules(&site, arguments),
-        Command::Demo(arguments) => demo::run(&site, arguments),
-        Command::Version(_) | Command::Completion(_) => Ok(ui::DONE),
+        Command::Version(_) | Command::Completion(_) | Command::Demo(_) => Ok(ui::DONE),
     }
 }
 

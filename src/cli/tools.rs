@@ -27,6 +27,9 @@ use crate::store::disk::{Access, Store};
 use crate::store::read;
 use crate::store::roots::{Kind as RootKind, Root as StoreRoot};
 
+/// Where below its folder a served registry keeps the names of its content.
+pub(super) const REPOSITORIES: &str = "imgbuild/registry";
+
 /// `imgbuild init`
 pub(super) fn init(site: &Site, arguments: &InitArguments) -> Result<u8, Failure> {
     let folder = &arguments.folder;
@@ -313,7 +316,7 @@ pub(super) fn serve(
         remark("warning: this registry can be reached from outside without both TLS and users");
     }
     let depot = Store::open(&folder, Access::Shared).map_err(|error| store_failure(&error))?;
-    let repositories = Repositories::open(&folder.join("imgbuild/registry"))
+    let repositories = Repositories::open(&folder.join(REPOSITORIES))
         .map_err(|error| Failure::of(ui::ERROR, &error, None))?;
     let verbose = site.common.verbose > 0;
     let log = Arc::new(move |exchange: &Exchange| {
