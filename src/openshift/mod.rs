@@ -1,3 +1,10 @@
-//! What OpenShift knows: cluster resources, releases, catalogs. Pure functions over bytes.
+//! What OpenShift means by its files: pure functions over bytes.
+//!
+//! Nothing here opens a file, asks a server or knows the time; callers hand in bytes and get values or errors.
 
 pub mod cluster;
+pub mod graph;
+pub mod payload;
+pub mod release;
+pub mod signature;
+pub mod version;
