@@ -47,13 +47,25 @@ pub trait Repository {
     ///
     /// # Errors
     /// If the source has not got it or gives other bytes, or the registry does not answer properly.
-    fn send(&self, source: &dyn Source, blob: &Blob, from: Option<&str>, passed: &(dyn Fn(u64) + Sync)) -> Result<Sent, TransferError>;
+    fn send(
+        &self,
+        source: &dyn Source,
+        blob: &Blob,
+        from: Option<&str>,
+        passed: &(dyn Fn(u64) + Sync),
+    ) -> Result<Sent, TransferError>;
 
     /// The digest of the manifest called `name` (a tag or a digest), if it is served.
     ///
     /// # Errors
     /// If the registry does not answer properly.
     fn manifest(&self, name: &str) -> io::Result<Option<Digest>>;
+
+    /// The bytes of the manifest called `tag`, if it is served. They are not held to a digest: a tag has none.
+    ///
+    /// # Errors
+    /// If the registry does not answer properly.
+    fn tagged(&self, tag: &Tag) -> io::Result<Option<Vec<u8>>>;
 
     /// Puts a manifest, by digest or by tag.
     ///
@@ -147,151 +159,235 @@ pub fn push(
     observer: Observer<'_>,
     stop: &AtomicBool,
 ) -> Result<Pushed, TransferError> {
-    let state = State {
-        pushed: Mutex::new(Pushed::default()),
-        stop,
-        observer,
-    };
-    // 1: what is served already.
-    let served: Vec<AtomicBool> = items.iter().map(|_| AtomicBool::new(false)).collect();
-    each(items.len(), workers, stop, |index| {
-        let item = &items[index];
-        let Some((root, _)) = item.root() else { return };
-        match registry
-            .repository(&item.path)
-            .and_then(|repository| repository.manifest(&root.digest.to_string()))
-        {
-            Ok(found) => served[index].store(found == Some(root.digest), Ordering::Relaxed),
-            Err(error) => state.fail(root.digest.to_string(), &item.path, error),
+    let pushing = Pushing::begin(items, registry, lenders, workers, observer, stop);
+    pushing.rest(blobs);
+    pushing.finish(manifests)
+}
+
+/// A push that is under way: for whoever has the blobs go by in an order of their own.
+///
+/// What is served is known from the beginning ([`Pushing::begin`]); blobs are placed in any order, by any thread
+/// ([`Pushing::place`]), the others at once ([`Pushing::rest`]); nothing becomes visible before
+/// [`Pushing::finish`].
+pub struct Pushing<'a> {
+    items: &'a [Item],
+    registry: &'a dyn Registry,
+    workers: usize,
+    served: Vec<bool>,
+    work: BTreeMap<Blob, Wanted>,
+    placed: Mutex<BTreeSet<Digest>>,
+    state: State<'a>,
+}
+
+impl<'a> Pushing<'a> {
+    /// Asks what is served already.
+    #[must_use]
+    pub fn begin(
+        items: &'a [Item],
+        registry: &'a dyn Registry,
+        lenders: &BTreeMap<Digest, BTreeSet<String>>,
+        workers: usize,
+        observer: Observer<'a>,
+        stop: &'a AtomicBool,
+    ) -> Self {
+        let state = State {
+            pushed: Mutex::new(Pushed::default()),
+            stop,
+            observer,
+        };
+        // 1: what is served already.
+        let served: Vec<AtomicBool> = items.iter().map(|_| AtomicBool::new(false)).collect();
+        each(items.len(), workers, stop, |index| {
+            let item = &items[index];
+            let Some((root, _)) = item.root() else { return };
+            match registry
+                .repository(&item.path)
+                .and_then(|repository| repository.manifest(&root.digest.to_string()))
+            {
+                Ok(found) => served[index].store(found == Some(root.digest), Ordering::Relaxed),
+                Err(error) => state.fail(root.digest.to_string(), &item.path, error),
+            }
+        });
+        let served: Vec<bool> = served.into_iter().map(AtomicBool::into_inner).collect();
+        // 2: who needs which blob, and who has it.
+        let mut wanted: BTreeMap<Blob, Wanted> = BTreeMap::new();
+        for (item, served) in items.iter().zip(&served) {
+            for (blob, foreign) in item.blobs() {
+                let entry = wanted.entry(blob).or_insert_with(|| Wanted {
+                    foreign: true,
+                    ..Wanted::default()
+                });
+                entry.foreign &= foreign;
+                if *served {
+                    entry.holders.insert(item.path.clone())
+                } else {
+                    entry.takers.insert(item.path.clone())
+                };
+            }
         }
-    });
-    if state.is_broken() {
-        return Ok(state.finish());
-    }
-    let served: Vec<bool> = served.into_iter().map(AtomicBool::into_inner).collect();
-    // 2: who needs which blob, and who has it.
-    let mut wanted: BTreeMap<Blob, Wanted> = BTreeMap::new();
-    for (item, served) in items.iter().zip(&served) {
-        for (blob, foreign) in item.blobs() {
-            let entry = wanted.entry(blob).or_insert_with(|| Wanted {
-                foreign: true,
-                ..Wanted::default()
+        for (blob, entry) in &mut wanted {
+            let holders = entry.holders.clone();
+            entry.takers.retain(|path| !holders.contains(path));
+            if let Some(paths) = lenders.get(&blob.digest) {
+                entry.holders.extend(paths.iter().cloned());
+            }
+        }
+        wanted.retain(|_, entry| !entry.takers.is_empty());
+        for (blob, entry) in &wanted {
+            observer(Event::Planned {
+                blobs: entry.takers.len() as u64,
+                bytes: blob.size * entry.takers.len() as u64,
             });
-            entry.foreign &= foreign;
-            if *served {
-                entry.holders.insert(item.path.clone())
-            } else {
-                entry.takers.insert(item.path.clone())
-            };
+        }
+        Self {
+            items,
+            registry,
+            workers,
+            served,
+            work: wanted,
+            placed: Mutex::default(),
+            state,
         }
     }
-    for (blob, entry) in &mut wanted {
-        let holders = entry.holders.clone();
-        entry.takers.retain(|path| !holders.contains(path));
-        if let Some(paths) = lenders.get(&blob.digest) {
-            entry.holders.extend(paths.iter().cloned());
+
+    /// Whether some repository needs `blob`, and nobody has placed it yet.
+    #[must_use]
+    pub fn wants(&self, blob: &Blob) -> bool {
+        self.work.contains_key(blob) && !self.placed().contains(&blob.digest)
+    }
+
+    /// How many things failed so far.
+    #[must_use]
+    pub fn failed(&self) -> usize {
+        self.state.lock().failures.len()
+    }
+
+    /// Brings `blob` to every repository that needs it. What goes wrong is in the answer of [`Pushing::finish`].
+    pub fn place(&self, blob: &Blob, source: &dyn Source) {
+        if let Some(entry) = self.work.get(blob)
+            && self.placed().insert(blob.digest)
+        {
+            place_blob(blob, entry, self.registry, source, &self.state);
         }
     }
-    let mut work: Vec<(Blob, Wanted)> = wanted
-        .into_iter()
-        .filter(|(_, entry)| !entry.takers.is_empty())
-        .collect();
-    work.sort_by_key(|(blob, _)| (std::cmp::Reverse(blob.size), blob.digest));
-    for (blob, entry) in &work {
-        observer(Event::Planned {
-            blobs: entry.takers.len() as u64,
-            bytes: blob.size * entry.takers.len() as u64,
+
+    /// Brings every blob that nobody has placed yet, the largest first.
+    pub fn rest(&self, source: &dyn Source) {
+        if !self.state.lock().failures.is_empty() {
+            return;
+        }
+        let mut rest: Vec<&Blob> = self.work.keys().filter(|blob| self.wants(blob)).collect();
+        rest.sort_by_key(|blob| (std::cmp::Reverse(blob.size), blob.digest));
+        each(rest.len(), self.workers, self.state.stop, |index| {
+            self.place(rest[index], source);
         });
     }
-    each(work.len(), workers, stop, |index| {
-        let (blob, entry) = &work[index];
-        place_blob(blob, entry, registry, blobs, &state);
-    });
-    // 3: nothing becomes visible unless everything is there.
-    if state.is_broken() {
-        return Ok(state.finish());
+
+    fn placed(&self) -> std::sync::MutexGuard<'_, BTreeSet<Digest>> {
+        self.placed.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    // 4: manifests, then tags.
-    let fresh: Vec<&Item> = items
-        .iter()
-        .zip(&served)
-        .filter(|(_, served)| !**served)
-        .map(|(item, _)| item)
-        .collect();
-    let mut bytes_of: HashMap<Digest, Vec<u8>> = HashMap::new();
-    let put: Vec<_> = fresh
-        .iter()
-        .map(|item| (item.path.as_str(), &item.manifests))
-        .collect();
-    let mut seen = BTreeSet::new();
-    let mut by_repository: BTreeMap<&str, Vec<&(Blob, Manifest)>> = BTreeMap::new();
-    for (path, manifests_of_item) in put {
-        for manifest in manifests_of_item {
-            if seen.insert((path, manifest.0.digest)) {
-                by_repository.entry(path).or_default().push(manifest);
-            }
-            if let std::collections::hash_map::Entry::Vacant(entry) =
-                bytes_of.entry(manifest.0.digest)
-            {
-                entry.insert(read(manifests, &manifest.0, MANIFEST_LIMIT)?);
+
+    /// Puts the manifests, then the tags, if every blob is where it is needed.
+    ///
+    /// # Errors
+    /// Only if a manifest cannot be read; what the registry does wrong is in the answer.
+    pub fn finish(self, manifests: &dyn Source) -> Result<Pushed, TransferError> {
+        let Self {
+            items,
+            registry,
+            workers,
+            served,
+            state,
+            ..
+        } = self;
+        let (observer, stop) = (state.observer, state.stop);
+        // 3: nothing becomes visible unless everything is there.
+        if state.is_broken() {
+            return Ok(state.finish());
+        }
+        // 4: manifests, then tags.
+        let fresh: Vec<&Item> = items
+            .iter()
+            .zip(&served)
+            .filter(|(_, served)| !**served)
+            .map(|(item, _)| item)
+            .collect();
+        let mut bytes_of: HashMap<Digest, Vec<u8>> = HashMap::new();
+        let put: Vec<_> = fresh
+            .iter()
+            .map(|item| (item.path.as_str(), &item.manifests))
+            .collect();
+        let mut seen = BTreeSet::new();
+        let mut by_repository: BTreeMap<&str, Vec<&(Blob, Manifest)>> = BTreeMap::new();
+        for (path, manifests_of_item) in put {
+            for manifest in manifests_of_item {
+                if seen.insert((path, manifest.0.digest)) {
+                    by_repository.entry(path).or_default().push(manifest);
+                }
+                if let std::collections::hash_map::Entry::Vacant(entry) =
+                    bytes_of.entry(manifest.0.digest)
+                {
+                    entry.insert(read(manifests, &manifest.0, MANIFEST_LIMIT)?);
+                }
             }
         }
-    }
-    let repositories: Vec<_> = by_repository.into_iter().collect();
-    each(repositories.len(), workers, stop, |index| {
-        let (path, list) = &repositories[index];
-        let repository = match registry.repository(path) {
-            Ok(repository) => repository,
-            Err(error) => return state.fail("a manifest".to_owned(), path, error),
-        };
-        for (blob, manifest) in list {
-            if stop.load(Ordering::Relaxed) {
+        let repositories: Vec<_> = by_repository.into_iter().collect();
+        each(repositories.len(), workers, stop, |index| {
+            let (path, list) = &repositories[index];
+            let repository = match registry.repository(path) {
+                Ok(repository) => repository,
+                Err(error) => return state.fail("a manifest".to_owned(), path, error),
+            };
+            for (blob, manifest) in list {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                match repository.put_manifest(&bytes_of[&blob.digest], manifest.media_type(), None)
+                {
+                    Ok(()) => state.lock().manifests += 1,
+                    Err(error) => return state.fail(blob.digest.to_string(), path, error),
+                }
+            }
+        });
+        if state.is_broken() {
+            return Ok(state.finish());
+        }
+        each(items.len(), workers, stop, |index| {
+            let item = &items[index];
+            let Some((root, manifest)) = item.root() else {
                 return;
-            }
-            match repository.put_manifest(&bytes_of[&blob.digest], manifest.media_type(), None) {
-                Ok(()) => state.lock().manifests += 1,
-                Err(error) => return state.fail(blob.digest.to_string(), path, error),
-            }
-        }
-    });
-    if state.is_broken() {
-        return Ok(state.finish());
-    }
-    each(items.len(), workers, stop, |index| {
-        let item = &items[index];
-        let Some((root, manifest)) = item.root() else {
-            return;
-        };
-        let repository = match registry.repository(&item.path) {
-            Ok(repository) => repository,
-            Err(error) => return state.fail(item.tag.to_string(), &item.path, error),
-        };
-        let outcome = match repository.manifest(item.tag.as_str()) {
-            Ok(Some(digest)) if digest == root.digest => Ok(false),
-            Ok(_) => match bytes_of.get(&root.digest) {
-                Some(bytes) => repository
-                    .put_manifest(bytes, manifest.media_type(), Some(&item.tag))
-                    .map(|()| true),
-                None => match read(manifests, root, MANIFEST_LIMIT) {
-                    Ok(bytes) => repository
-                        .put_manifest(&bytes, manifest.media_type(), Some(&item.tag))
+            };
+            let repository = match registry.repository(&item.path) {
+                Ok(repository) => repository,
+                Err(error) => return state.fail(item.tag.to_string(), &item.path, error),
+            };
+            let outcome = match repository.manifest(item.tag.as_str()) {
+                Ok(Some(digest)) if digest == root.digest => Ok(false),
+                Ok(_) => match bytes_of.get(&root.digest) {
+                    Some(bytes) => repository
+                        .put_manifest(bytes, manifest.media_type(), Some(&item.tag))
                         .map(|()| true),
-                    Err(error) => Err(io::Error::other(error)),
+                    None => match read(manifests, root, MANIFEST_LIMIT) {
+                        Ok(bytes) => repository
+                            .put_manifest(&bytes, manifest.media_type(), Some(&item.tag))
+                            .map(|()| true),
+                        Err(error) => Err(io::Error::other(error)),
+                    },
                 },
-            },
-            Err(error) => Err(error),
-        };
-        match outcome {
-            Ok(moved) => {
-                state.lock().tags += u64::from(moved);
-                observer(Event::Image {
-                    image: item.name.clone(),
-                });
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Ok(moved) => {
+                    state.lock().tags += u64::from(moved);
+                    observer(Event::Image {
+                        image: item.name.clone(),
+                    });
+                }
+                Err(error) => state.fail(item.tag.to_string(), &item.path, error),
             }
-            Err(error) => state.fail(item.tag.to_string(), &item.path, error),
-        }
-    });
-    Ok(state.finish())
+        });
+        Ok(state.finish())
+    }
 }
 
 /// Who needs a blob, and who has it.
@@ -430,9 +526,8 @@ fn bring(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Moved, Sink, Verified, transfer};
     use crate::store::memory::Memory;
-    use std::io::Read;
+    use crate::store::{Moved, Sink, Verified, transfer};
     use std::sync::atomic::AtomicUsize;
 
     /// A registry in memory that insists on order and isolation, as real ones do.
@@ -454,23 +549,42 @@ mod tests {
 
     impl Sink for FakeRepository<'_> {
         fn holds(&self, blob: &Blob) -> io::Result<bool> {
-            Ok(self.0.blobs.lock().unwrap().contains(&(self.1.clone(), blob.digest)))
+            Ok(self
+                .0
+                .blobs
+                .lock()
+                .unwrap()
+                .contains(&(self.1.clone(), blob.digest)))
         }
 
         fn write(&self, blob: &Blob, bytes: &mut Verified<'_>) -> io::Result<()> {
             io::copy(bytes, &mut io::sink())?;
             self.0.uploads.fetch_add(1, Ordering::Relaxed);
-            self.0.blobs.lock().unwrap().insert((self.1.clone(), blob.digest));
+            self.0
+                .blobs
+                .lock()
+                .unwrap()
+                .insert((self.1.clone(), blob.digest));
             Ok(())
         }
     }
 
     impl Repository for FakeRepository<'_> {
-        fn send(&self, source: &dyn Source, blob: &Blob, from: Option<&str>, passed: &(dyn Fn(u64) + Sync)) -> Result<Sent, TransferError> {
+        fn send(
+            &self,
+            source: &dyn Source,
+            blob: &Blob,
+            from: Option<&str>,
+            passed: &(dyn Fn(u64) + Sync),
+        ) -> Result<Sent, TransferError> {
             let lender = from.map(|from| (from.to_owned(), blob.digest));
             let linked = lender.is_some_and(|key| self.0.blobs.lock().unwrap().contains(&key));
             if linked {
-                self.0.blobs.lock().unwrap().insert((self.1.clone(), blob.digest));
+                self.0
+                    .blobs
+                    .lock()
+                    .unwrap()
+                    .insert((self.1.clone(), blob.digest));
                 return Ok(Sent::Mounted);
             }
             Ok(match transfer(source, self, blob, passed)? {
@@ -489,6 +603,9 @@ mod tests {
                 .copied())
         }
 
+        fn tagged(&self, _: &Tag) -> io::Result<Option<Vec<u8>>> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
 
         fn put_manifest(
             &self,
