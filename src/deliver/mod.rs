@@ -2,6 +2,8 @@
 
 pub mod emit;
 pub mod export;
+pub mod head;
 pub mod import;
 pub mod push;
+pub mod receipt;
 pub mod registry;
