@@ -6,6 +6,7 @@ mod demo;
 mod locking;
 mod site;
 mod tools;
+mod trust;
 mod ui;
 
 use std::path::PathBuf;
@@ -69,6 +70,7 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
     match &arguments.command {
         Command::Version(version) => return Ok(tools::version(version)),
         Command::Completion(completion) => return Ok(tools::completion(completion)),
+        Command::Key(arguments) => return trust::key(arguments),
         _ => {}
     }
     let site = Site::new(arguments.common, environment)?;
@@ -80,6 +82,7 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
         Command::Why(arguments) => locking::why(&site, arguments),
         Command::Build(arguments) => locking::build(&site, arguments, stop),
         Command::Export(arguments) => delivery::export(&site, arguments, stop),
+        Command::Seal(arguments) => trust::seal(&site, arguments, stop),
         Command::Verify(arguments) => delivery::verify(&site, arguments, stop),
         Command::Import(arguments) => delivery::import(&site, arguments, stop),
         Command::Emit(arguments) => delivery::emit(&site, arguments),
@@ -87,7 +90,7 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
         Command::Store(arguments) => tools::store(&site, arguments),
         Command::Rules(arguments) => tools::rules(&site, arguments),
         Command::Demo(arguments) => demo::run(&site, arguments),
-        Command::Version(_) | Command::Completion(_) => Ok(ui::DONE),
+        Command::Version(_) | Command::Completion(_) | Command::Key(_) => Ok(ui::DONE),
     }
 }
 
