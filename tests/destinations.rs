@@ -283,9 +283,7 @@ fn push_and_mirror_bring_the_same_and_verify_proves_it() {
     repositories
         .unlink_blob("ocp/team/one", &Digest::of(b"one"))
         .unwrap();
-    repositories
-        .unlink_tag("ocp/team/two", "v1")
-        .unwrap();
+    repositories.unlink_tag("ocp/team/two", "v1").unwrap();
     let error = site.fails(4, &["verify", "--registry", &at]);
     assert!(
         error.contains(&Digest::of(b"one").to_string())

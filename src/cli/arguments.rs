@@ -136,6 +136,10 @@ pub(super) enum Command {
     Build(BuildArguments),
     /// Write the next sequenced archive, or an old one again
     Export(ExportArguments),
+    /// Vouch for archives with a key
+    Seal(SealArguments),
+    /// Make keys for seals and receipts
+    Key(KeyArguments),
     /// Prove archives without extracting them, or that a registry holds the whole lock
     Verify(VerifyArguments),
     /// Stage, check, adopt and push archives; emit the resources
@@ -256,6 +260,18 @@ pub(super) struct ExportArguments {
     /// Carry everything, for a first delivery or a new start
     #[arg(long, conflicts_with_all = ["overlap", "for_sequences", "base_lock"])]
     pub(super) full: bool,
+    /// Apply on top of what sites confirm in this file of receipts; may be given again, and is remembered
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["full", "overlap", "for_sequences", "base_lock", "seq"])]
+    pub(super) receipt: Vec<PathBuf>,
+    /// Public keys, one of which must have signed each receipt
+    #[arg(long, value_name = "FILE", requires = "receipt")]
+    pub(super) receipt_keys: Vec<PathBuf>,
+    /// Vouch for the archive with this secret key; may be given again
+    #[arg(long, value_name = "KEY")]
+    pub(super) seal: Vec<PathBuf>,
+    /// When the seal ceases to count: a date or a time
+    #[arg(long, value_name = "DATE", requires = "seal")]
+    pub(super) expires: Option<String>,
     /// Apply on top of any of the last N+1 archives
     #[arg(long, value_name = "N", conflicts_with_all = ["for_sequences", "base_lock"])]
     pub(super) overlap: Option<usize>,
@@ -307,9 +323,50 @@ pub(super) struct VerifyArguments {
     /// Most path components that the destination takes [default: no limit]
     #[arg(long, value_name = "N", requires = "registry")]
     pub(super) max_nested_paths: Option<usize>,
+    #[command(flatten)]
+    pub(super) seals: SealsRequired,
     /// The form of the answer
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,
+}
+
+/// Which seals are required.
+#[derive(Debug, Args)]
+pub(super) struct SealsRequired {
+    /// Public keys that are trusted: the archive must be sealed by one of them; may be given again
+    #[arg(long, value_name = "KEYS")]
+    pub(super) require_seal: Vec<PathBuf>,
+    /// How many of these keys must have signed
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "require_seal")]
+    pub(super) threshold: usize,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SealArguments {
+    /// Folders or parts
+    #[arg(required = true, value_name = "ARCHIVE")]
+    pub(super) paths: Vec<PathBuf>,
+    /// The secret key to sign with; may be given again
+    #[arg(long, required = true, value_name = "KEY")]
+    pub(super) key: Vec<PathBuf>,
+    /// When the seal ceases to count: a date or a time
+    #[arg(long, value_name = "DATE")]
+    pub(super) expires: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct KeyArguments {
+    #[command(subcommand)]
+    pub(super) command: KeyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyCommand {
+    /// Write a secret key NAME.key, which only you can read, and its public key NAME.pub
+    New {
+        /// The name, or a path without suffix
+        name: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -379,6 +436,20 @@ pub(super) struct ImportArguments {
     /// Adopt a full archive of another chain
     #[arg(long)]
     pub(super) rebase: bool,
+    /// The name of this site in receipts [default: the destination's host]
+    #[arg(long, value_name = "NAME")]
+    pub(super) site: Option<String>,
+    /// The chain that joins archives which lie far apart; those on it must be the ones it records
+    #[arg(long, value_name = "FILE")]
+    pub(super) chain: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) seals: SealsRequired,
+    /// Write what was adopted to this file, to be brought back to where archives are made
+    #[arg(long, value_name = "FILE")]
+    pub(super) receipt: Option<PathBuf>,
+    /// Sign the receipt with this secret key
+    #[arg(long, value_name = "KEY")]
+    pub(super) key: Option<PathBuf>,
     /// The form of the answer
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,

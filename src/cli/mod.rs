@@ -7,6 +7,7 @@ mod destination;
 mod locking;
 mod site;
 mod tools;
+mod trust;
 mod ui;
 
 use std::path::PathBuf;
@@ -72,6 +73,7 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
         Command::Completion(completion) => return Ok(tools::completion(completion)),
         // It has settings of its own.
         Command::Demo(demo) => return demo::run(&arguments.common, demo, stop),
+        Command::Key(arguments) => return trust::key(arguments),
         _ => {}
     }
     let site = Site::new(arguments.common, environment)?;
@@ -83,6 +85,7 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
         Command::Why(arguments) => locking::why(&site, arguments),
         Command::Build(arguments) => locking::build(&site, arguments, stop),
         Command::Export(arguments) => delivery::export(&site, arguments, stop),
+        Command::Seal(arguments) => trust::seal(&site, arguments, stop),
         Command::Verify(arguments) => match &arguments.registry {
             Some(registry) => destination::prove(&site, arguments, registry, stop),
             None => delivery::verify(&site, arguments, stop),
@@ -99,7 +102,9 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
         Command::Serve(arguments) => tools::serve(&site, arguments, stop),
         Command::Store(arguments) => tools::store(&site, arguments),
         Command::Rules(arguments) => tools::rules(&site, arguments),
-        Command::Version(_) | Command::Completion(_) | Command::Demo(_) => Ok(ui::DONE),
+        Command::Version(_) | Command::Completion(_) | Command::Demo(_) | Command::Key(_) => {
+            Ok(ui::DONE)
+        }
     }
 }
 

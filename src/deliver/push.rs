@@ -73,6 +73,12 @@ pub trait Repository {
     /// If the registry does not answer properly.
     fn manifest(&self, name: &str) -> io::Result<Option<Digest>>;
 
+    /// The bytes of the manifest called `tag`, if it is served. They are not held to a digest: a tag has none.
+    ///
+    /// # Errors
+    /// If the registry does not answer properly.
+    fn tagged(&self, tag: &Tag) -> io::Result<Option<Vec<u8>>>;
+
     /// Puts a manifest, by digest or by tag; one that has a subject is then listed under it.
     ///
     /// # Errors
@@ -153,7 +159,7 @@ impl Item {
 }
 
 /// What a manifest needs in its repository; foreign layers a registry need not hold.
-fn blobs_of(manifest: &Manifest) -> Vec<(Blob, bool)> {
+pub(super) fn blobs_of(manifest: &Manifest) -> Vec<(Blob, bool)> {
     match manifest {
         Manifest::Image(image) => image
             .blobs()
@@ -888,6 +894,10 @@ mod tests {
                 Moved::Present => Sent::Present,
                 Moved::Written(bytes) => Sent::Uploaded(bytes),
             })
+        }
+
+        fn tagged(&self, _: &Tag) -> io::Result<Option<Vec<u8>>> {
+            Err(io::ErrorKind::Unsupported.into())
         }
 
         fn manifest(&self, name: &str) -> io::Result<Option<Digest>> {
