@@ -7,6 +7,7 @@ mod bad_day;
 mod bad_input;
 mod bytes;
 mod charts;
+mod demo;
 mod incremental;
 mod killed;
 mod once;
