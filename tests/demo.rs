@@ -4,10 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use assert_cmd::cargo::cargo_bin;
-
 fn demo(arguments: &[&str], folder: &Path) -> Command {
-    let mut command = Command::new(cargo_bin("imgbuild"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_imgbuild"));
     command
         .arg("demo")
         .args(arguments)
@@ -195,7 +193,7 @@ fn no_network_is_needed() {
     }
     let place = tempfile::tempdir().unwrap();
     let output = alone("exec \"$PROGRAM\" demo --folder \"$FOLDER\"")
-        .env("PROGRAM", cargo_bin("imgbuild"))
+        .env("PROGRAM", env!("CARGO_BIN_EXE_imgbuild"))
         .env("FOLDER", place.path().join("demo"))
         .output()
         .unwrap();

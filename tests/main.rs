@@ -7,6 +7,8 @@ mod bad_day;
 mod bad_input;
 mod bytes;
 mod charts;
+mod delivery;
+mod demo;
 mod destinations;
 mod incremental;
 mod killed;

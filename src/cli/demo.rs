@@ -75,8 +75,8 @@ pub(super) fn run(
         ));
     }
     let folder = folder(arguments.folder.as_deref())?;
-    let story = Story::begin(folder, common)?;
-    let told = tell(&story, arguments.serve, stop);
+    let story = Story::begin(folder, common, stop)?;
+    let told = tell(&story, arguments.serve);
     told.map_err(|failure| {
         failure.hint(format!(
             "what there is so far is in {}",
@@ -109,15 +109,16 @@ fn folder(named: Option<&Path>) -> Result<PathBuf, Failure> {
 }
 
 /// The folder, and how commands are started in it.
-struct Story {
+struct Story<'a> {
+    stop: &'a AtomicBool,
     folder: PathBuf,
     program: PathBuf,
     more: Vec<String>,
     quiet: bool,
 }
 
-impl Story {
-    fn begin(folder: PathBuf, common: &Common) -> Result<Self, Failure> {
+impl<'a> Story<'a> {
+    fn begin(folder: PathBuf, common: &Common, stop: &'a AtomicBool) -> Result<Self, Failure> {
         let program = std::env::current_exe()
             .map_err(|error| cannot("find", Path::new("imgbuild"), &error))?;
         let mut more = Vec::new();
@@ -138,6 +139,7 @@ impl Story {
         }
         more.extend((0..common.verbose).map(|_| "-v".to_owned()));
         Ok(Self {
+            stop,
             folder,
             program,
             more,
@@ -185,8 +187,17 @@ impl Story {
         ));
     }
 
+    /// Passes unless someone has interrupted.
+    fn going_on(&self) -> Result<(), Failure> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Failure::new(ui::INCOMPLETE, "the demo was interrupted"));
+        }
+        Ok(())
+    }
+
     /// Prints and runs `imgbuild` in a folder; its output follows, indented.
     fn imgbuild(&self, place: &str, arguments: &[&str]) -> Result<(), Failure> {
+        self.going_on()?;
         let arguments: Vec<&str> = arguments
             .iter()
             .copied()
@@ -305,7 +316,7 @@ fn world_failure(error: &WorldError) -> Failure {
 }
 
 /// Runs everything, and says where to look.
-fn tell(story: &Story, serve: bool, stop: &AtomicBool) -> Result<u8, Failure> {
+fn tell(story: &Story<'_>, serve: bool) -> Result<u8, Failure> {
     let (mut world, mut asked) = first_world().map_err(|error| world_failure(&error))?;
     let upstream = Registry::start(&story.path("upstream"))?;
     upstream.publish(&world)?;
@@ -368,10 +379,10 @@ fn tell(story: &Story, serve: bool, stop: &AtomicBool) -> Result<u8, Failure> {
     story.imgbuild("connected", &["emit", "--registry", &registry])?;
 
     story.chapter("5. The proof: every image from the mirror, by digest");
-    prove(story, &mirror.host(), &asked, stop)?;
+    prove(story, &mirror.host(), &asked)?;
     conclude(story, &sizes, &upstream, &mirror, serve);
     if serve {
-        while !stop.load(Ordering::Relaxed) {
+        while !story.stop.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -381,7 +392,7 @@ fn tell(story: &Story, serve: bool, stop: &AtomicBool) -> Result<u8, Failure> {
 }
 
 /// Who is who.
-fn introduce(story: &Story, upstream: &Registry, mirror: &Registry) {
+fn introduce(story: &Story<'_>, upstream: &Registry, mirror: &Registry) {
     story.say(format!(
         "This tells how images cross an air gap, in {}.",
         story.folder.display()
@@ -396,14 +407,14 @@ fn introduce(story: &Story, upstream: &Registry, mirror: &Registry) {
 }
 
 /// How a shell takes the settings of the demo over.
-fn sourcing(story: &Story) -> String {
+fn sourcing(story: &Story<'_>) -> String {
     let path = story.path("environment").display().to_string();
     format!(". {}", quoted(&path))
 }
 
 /// Writes what the commands read.
 fn prepare(
-    story: &Story,
+    story: &Story<'_>,
     world: &World,
     asked: &[Asked],
     upstream: &str,
@@ -613,7 +624,7 @@ fn size(folder: &Path) -> Result<u64, Failure> {
 }
 
 /// Pulls what was asked for from the mirror, by the digests that upstream has, and hashes every byte.
-fn prove(story: &Story, mirror: &str, asked: &[Asked], stop: &AtomicBool) -> Result<(), Failure> {
+fn prove(story: &Story<'_>, mirror: &str, asked: &[Asked]) -> Result<(), Failure> {
     let failed = |error: &RegistryError| Failure::of(ui::ERROR, error, error.hint());
     let client = Client::new(Settings {
         insecure: [mirror.to_owned()].into(),
@@ -623,9 +634,7 @@ fn prove(story: &Story, mirror: &str, asked: &[Asked], stop: &AtomicBool) -> Res
     let mut blobs = 0;
     let mut bytes = 0;
     for image in asked {
-        if stop.load(Ordering::Relaxed) {
-            return Err(Failure::new(ui::INCOMPLETE, "the demo was interrupted"));
-        }
+        story.going_on()?;
         let path = format!("{PREFIX}/{}", image.target);
         let repository = Repository::new(mirror, &path)
             .map_err(|error: ReferenceError| Failure::of(ui::ERROR, &error, error.hint()))?;
@@ -703,7 +712,13 @@ fn pull(
 }
 
 /// Where to look, and how to go on.
-fn conclude(story: &Story, sizes: &[u64; 2], upstream: &Registry, mirror: &Registry, serve: bool) {
+fn conclude(
+    story: &Story<'_>,
+    sizes: &[u64; 2],
+    upstream: &Registry,
+    mirror: &Registry,
+    serve: bool,
+) {
     let archives = format!(
         "the archives: {} and {}",
         ui::bytes(sizes[0]),
