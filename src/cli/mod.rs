@@ -4,6 +4,7 @@ mod arguments;
 mod delivery;
 mod demo;
 mod locking;
+mod review;
 mod site;
 mod tools;
 mod ui;
@@ -69,6 +70,9 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
     match &arguments.command {
         Command::Version(version) => return Ok(tools::version(version)),
         Command::Completion(completion) => return Ok(tools::completion(completion)),
+        // Git calls these in the middle of a merge, when imgbuild.toml may be in conflict itself.
+        Command::Textconv(arguments) => return review::textconv(arguments),
+        Command::MergeDriver(arguments) => return review::merge_driver(arguments),
         _ => {}
     }
     let site = Site::new(arguments.common, environment)?;
@@ -76,8 +80,9 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
         Command::Init(arguments) => tools::init(&site, arguments),
         Command::Lock(arguments) => locking::lock(&site, arguments, stop),
         Command::Plan(arguments) => locking::plan(&site, arguments, stop),
-        Command::Diff(arguments) => locking::diff(&site, arguments),
-        Command::Why(arguments) => locking::why(&site, arguments),
+        Command::Diff(arguments) => review::diff(&site, arguments),
+        Command::Why(arguments) => review::why(&site, arguments),
+        Command::Audit(arguments) => review::audit(&site, arguments, stop),
         Command::Build(arguments) => locking::build(&site, arguments, stop),
         Command::Export(arguments) => delivery::export(&site, arguments, stop),
         Command::Verify(arguments) => delivery::verify(&site, arguments, stop),
@@ -87,7 +92,10 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
         Command::Store(arguments) => tools::store(&site, arguments),
         Command::Rules(arguments) => tools::rules(&site, arguments),
         Command::Demo(arguments) => demo::run(&site, arguments),
-        Command::Version(_) | Command::Completion(_) => Ok(ui::DONE),
+        Command::Version(_)
+        | Command::Completion(_)
+        | Command::Textconv(_)
+        | Command::MergeDriver(_) => Ok(ui::DONE),
     }
 }
 
