@@ -331,5 +331,9 @@ fn a_cut_blob_is_joined_on_its_way_to_a_registry_a_layout_and_a_store() {
             "the registry has it: {answer}"
         );
     }
-    assert_eq!(site.uploads(), 4, "two layers, a config and the head, once each");
+    assert_eq!(
+        site.uploads(),
+        4,
+        "two layers, a config and the head, once each"
+    );
 }

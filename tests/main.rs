@@ -16,4 +16,5 @@ mod once;
 mod openshift_graph;
 mod openshift_payload;
 mod openshift_signature;
+mod review;
 mod site;

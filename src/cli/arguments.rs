@@ -132,6 +132,8 @@ pub(super) enum Command {
     Diff(DiffArguments),
     /// Say who brought a digest, repository or tag in
     Why(WhyArguments),
+    /// Derive everything again, offline, and compare: a report that is equal on every machine
+    Audit(AuditArguments),
     /// Fetch everything the lock names into the store
     Build(BuildArguments),
     /// Write the next sequenced archive, or an old one again
@@ -162,6 +164,10 @@ pub(super) enum Command {
     Version(VersionArguments),
     /// Print a completion script
     Completion(CompletionArguments),
+    /// Print a lock as lines; git runs this to show differences
+    Textconv(TextconvArguments),
+    /// Merge locks; git runs this
+    MergeDriver(MergeDriverArguments),
     /// Tell the whole story on loopback, with nothing installed
     ///
     /// Runs lock, diff, export, verify, import and emit against two small registries that it starts on this machine,
@@ -175,6 +181,9 @@ pub(super) struct InitArguments {
     /// The folder to write into
     #[arg(default_value = ".")]
     pub(super) folder: PathBuf,
+    /// Only prepare .gitattributes, for a project that has its config already
+    #[arg(long)]
+    pub(super) git: bool,
 }
 
 #[derive(Debug, Args)]
@@ -187,6 +196,12 @@ pub(super) struct LockArguments {
     /// Only say whether the lock answers the config; exit 3 if not
     #[arg(long, conflicts_with_all = ["update", "offline", "skip"])]
     pub(super) check: bool,
+    /// Ask the names again, without writing; exit 3 if something has moved or vanished
+    #[arg(long, requires = "check")]
+    pub(super) upstream: bool,
+    /// Take the answers to all names from this evidence log, and make every pin again
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["update", "offline", "check"])]
+    pub(super) replay: Option<PathBuf>,
     /// Ask nobody: drop blocks and reuse pins only
     #[arg(long, conflicts_with = "update")]
     pub(super) offline: bool,
@@ -218,24 +233,68 @@ pub(super) struct PlanArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct DiffArguments {
-    /// The older lock
-    pub(super) old: PathBuf,
+    /// The older lock: a file, git:REV:PATH, REV:PATH, an archive or STREAM#SEQ
+    pub(super) old: String,
     /// The newer lock
-    pub(super) new: PathBuf,
+    pub(super) new: String,
     /// The form of the answer
     #[arg(long, value_enum, default_value_t = DiffFormat::Text)]
     pub(super) format: DiffFormat,
+    /// Exit 1 if there are differences
+    #[arg(long)]
+    pub(super) exit_code: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct WhyArguments {
     /// A digest, the start of one, a repository, a tag, or repository:tag
-    pub(super) what: String,
+    #[arg(required_unless_present = "from")]
+    pub(super) what: Option<String>,
+    /// Look for every digest that this file mentions, whatever its form; - is standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "what")]
+    pub(super) from: Option<PathBuf>,
+    /// Look into manifests as well: children, configs, layers
+    #[arg(long)]
+    pub(super) deep: bool,
     #[command(flatten)]
     pub(super) subject: Subject,
     /// The form of the answer
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AuditArguments {
+    /// The ImageSetConfiguration [default: imageset.yaml, if there is one]
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// The lock: a file, git:REV:PATH, REV:PATH, an archive or STREAM#SEQ [default: lockfiles/<config stem>.lock.toml]
+    #[arg(long, value_name = "LOCK")]
+    pub(super) lock: Option<String>,
+    /// The line of archives [default: the config stem]
+    #[arg(long, value_name = "NAME")]
+    pub(super) stream: Option<String>,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TextconvArguments {
+    /// The lock
+    pub(super) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct MergeDriverArguments {
+    /// The version that both sides grew from (%O); empty if there is none
+    pub(super) base: PathBuf,
+    /// Our version (%A), which the result replaces
+    pub(super) ours: PathBuf,
+    /// Their version (%B)
+    pub(super) theirs: PathBuf,
+    /// The path in the repository (%P), for messages
+    pub(super) path: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -71,7 +71,8 @@ pub(super) fn part_size(
     Ok(PART_SIZE)
 }
 
-fn chain_path(paths: &Paths, stream: &Stream) -> PathBuf {
+/// Where the chain of a stream is kept.
+pub(super) fn chain_path(paths: &Paths, stream: &Stream) -> PathBuf {
     paths
         .lock
         .parent()
@@ -80,7 +81,7 @@ fn chain_path(paths: &Paths, stream: &Stream) -> PathBuf {
 }
 
 /// Reads the chain of a stream.
-fn chain(path: &Path) -> Result<Chain, Failure> {
+pub(super) fn chain(path: &Path) -> Result<Chain, Failure> {
     match fs::read_to_string(path) {
         Ok(text) => Chain::parse(&text).map_err(|error| {
             Failure::of(

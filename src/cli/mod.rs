@@ -5,6 +5,7 @@ mod delivery;
 mod demo;
 mod destination;
 mod locking;
+mod review;
 mod site;
 mod tools;
 mod trust;
@@ -74,6 +75,9 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
         // It has settings of its own.
         Command::Demo(demo) => return demo::run(&arguments.common, demo, stop),
         Command::Key(arguments) => return trust::key(arguments),
+        // Git calls these in the middle of a merge, when imgbuild.toml may be in conflict itself.
+        Command::Textconv(arguments) => return review::textconv(arguments),
+        Command::MergeDriver(arguments) => return review::merge_driver(arguments),
         _ => {}
     }
     let site = Site::new(arguments.common, environment)?;
@@ -81,8 +85,9 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
         Command::Init(arguments) => tools::init(&site, arguments),
         Command::Lock(arguments) => locking::lock(&site, arguments, stop),
         Command::Plan(arguments) => locking::plan(&site, arguments, stop),
-        Command::Diff(arguments) => locking::diff(&site, arguments),
-        Command::Why(arguments) => locking::why(&site, arguments),
+        Command::Diff(arguments) => review::diff(&site, arguments),
+        Command::Why(arguments) => review::why(&site, arguments),
+        Command::Audit(arguments) => review::audit(&site, arguments, stop),
         Command::Build(arguments) => locking::build(&site, arguments, stop),
         Command::Export(arguments) => delivery::export(&site, arguments, stop),
         Command::Seal(arguments) => trust::seal(&site, arguments, stop),
@@ -102,9 +107,12 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
         Command::Serve(arguments) => tools::serve(&site, arguments, stop),
         Command::Store(arguments) => tools::store(&site, arguments),
         Command::Rules(arguments) => tools::rules(&site, arguments),
-        Command::Version(_) | Command::Completion(_) | Command::Demo(_) | Command::Key(_) => {
-            Ok(ui::DONE)
-        }
+        Command::Version(_)
+        | Command::Completion(_)
+        | Command::Demo(_)
+        | Command::Key(_)
+        | Command::Textconv(_)
+        | Command::MergeDriver(_) => Ok(ui::DONE),
     }
 }
 

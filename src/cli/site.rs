@@ -64,6 +64,18 @@ impl Site {
         })
     }
 
+    /// The same place, where notes on the config are not printed again.
+    pub(super) fn quietly<T>(&self, work: impl FnOnce(&Self) -> T) -> T {
+        work(&Self {
+            common: Common {
+                quiet: true,
+                ..self.common.clone()
+            },
+            environment: self.environment.clone(),
+            settings: self.settings.clone(),
+        })
+    }
+
     pub(super) fn limits(&self) -> Limits {
         Limits {
             workers: usize::from(self.common.jobs),

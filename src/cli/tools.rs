@@ -16,6 +16,7 @@ use super::arguments::{
 };
 use super::delivery::needed;
 use super::locking::plan_of;
+use super::review;
 use super::site::{Site, cannot, store_failure};
 use super::ui::{self, Failure, count, remark, say};
 use crate::config::{self, ApiVersion};
@@ -34,6 +35,9 @@ pub(super) const REPOSITORIES: &str = "imgbuild/registry";
 pub(super) fn init(site: &Site, arguments: &InitArguments) -> Result<u8, Failure> {
     let folder = &arguments.folder;
     fs::create_dir_all(folder).map_err(|error| cannot("create", folder, &error))?;
+    if arguments.git {
+        return review::attributes(site, folder);
+    }
     for (name, content) in [
         ("imageset.yaml", config::starter(ApiVersion::V2Alpha1)),
         ("imgbuild.toml", config::settings_starter()),
@@ -55,6 +59,7 @@ pub(super) fn init(site: &Site, arguments: &InitArguments) -> Result<u8, Failure
             say(format!("wrote {}", path.display()));
         }
     }
+    review::attributes(site, folder)?;
     if !site.common.quiet {
         say("next: edit imageset.yaml, then run `imgbuild lock`");
     }
