@@ -262,6 +262,23 @@ fn what_is_no_catalog_is_refused_with_its_place() {
 }
 
 #[test]
+fn a_spool_on_disk_is_like_one_in_memory() {
+    let all = [PACKAGE_P, CHANNEL_P, BUNDLE_P, OTHER_P, GLOBAL, PACKAGE_Q].join("\n");
+    let mut builder = Builder::new(tempfile::tempfile().unwrap(), Limits::default());
+    builder.member("index.json", &mut all.as_bytes()).unwrap();
+    let on_disk = builder.finish().unwrap();
+    let in_memory = catalog(&[("index.json", all.as_bytes())]).unwrap();
+    for package in ["p", "q"] {
+        assert_eq!(
+            on_disk.fragment(package).unwrap(),
+            in_memory.fragment(package).unwrap(),
+            "where {package} waited must not matter"
+        );
+    }
+    assert_eq!(on_disk.documents(), 6, "nothing is lost");
+}
+
+#[test]
 fn only_the_packages_that_are_asked_for_are_decoded() {
     let read = catalog(&[
         ("p", PACKAGE_P.as_bytes()),

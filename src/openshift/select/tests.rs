@@ -784,6 +784,12 @@ fn what_bundles_require_is_there_or_named() {
             "package gives >=2.0.0 <3.0.0 is not selected, but required by asks.v1.0.0 (package asks); selected are only 1.9.0"
         ]
     );
+    let hint = |fragments: &[&Fragment]| unmet(fragments.iter().copied()).unwrap()[0].hint();
+    assert_eq!(hint(&[&asks]).unwrap(), "add package gives");
+    assert_eq!(
+        hint(&[&asks, &with("gives", "1.9.0", thing)]).unwrap(),
+        "select a version >=2.0.0 <3.0.0 of package gives"
+    );
     let gives = with("gives", "2.1.0", thing);
     assert_eq!(
         texts(&[&asks, &gives]),
