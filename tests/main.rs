@@ -2,10 +2,13 @@
 //!
 //! One binary, a module per story; [`site`] has what they stand on.
 
+mod access;
 mod air_gap;
 mod bad_day;
 mod bad_input;
 mod bytes;
+mod destinations;
+mod everyday;
 mod incremental;
 mod killed;
 mod once;

@@ -204,6 +204,21 @@ impl Site {
         .unwrap();
     }
 
+    /// Makes a host's name lead to an address that must show a certificate.
+    pub(crate) fn leads_over_tls(&self, host: &str, address: &str) {
+        let text = self.read("registries.conf")
+            + &format!("[[registry]]\nprefix = \"{host}\"\nlocation = \"{address}\"\n");
+        self.write("registries.conf", text);
+    }
+
+    /// Writes the auth file: one user at one place.
+    pub(crate) fn logs_in(&self, place: &str, user: &str, password: &str) {
+        use base64::Engine as _;
+        let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+        let auths = serde_json::json!({ "auths": { place: { "auth": pair } } });
+        self.write("auth.json", auths.to_string());
+    }
+
     /// A command with the environment of this site and nothing else.
     pub(crate) fn tool(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
