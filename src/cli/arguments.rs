@@ -375,18 +375,65 @@ pub(super) struct ImportArguments {
     pub(super) format: Format,
 }
 
+/// What `emit` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum EmitKind {
+    /// Mirror sets and whatever else the rules say, for clusters.
+    Cluster,
+    /// ImageContentSourcePolicy, for clusters before 4.13.
+    Icsp,
+    /// A tree of hosts.toml, for containerd (Windows nodes).
+    HostsToml,
+    /// A drop-in of registries.conf, for CRI-O, MicroShift and podman.
+    RegistriesConf,
+    /// The ConfigMap of certificate authorities, and the image config that names it.
+    Trust,
+    /// Pull secrets, merged into one.
+    PullSecret,
+    /// The [[containers]] of an Image Builder blueprint.
+    Blueprint,
+    /// The config of the samples operator.
+    Samples,
+    /// The lines of an install-config.
+    InstallConfig,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct EmitArguments {
     #[command(flatten)]
     pub(super) subject: Subject,
     /// The registry that the cluster pulls from: HOST[:PORT][/PREFIX]
     #[arg(long, value_name = "HOST/PREFIX")]
-    pub(super) registry: String,
-    /// The folder for the cluster resources
+    pub(super) registry: Option<String>,
+    /// What to write; may be given again
+    #[arg(
+        long,
+        value_enum,
+        value_name = "KIND",
+        default_value = "cluster",
+        value_delimiter = ','
+    )]
+    pub(super) kind: Vec<EmitKind>,
+    /// The folder to write into
     #[arg(short, long, value_name = "DIR", default_value = "cluster-resources")]
     pub(super) output: PathBuf,
     #[command(flatten)]
     pub(super) shape: Shape,
+    /// Let nodes ask the mirror alone, never the source (hosts-toml, registries-conf)
+    #[arg(long)]
+    pub(super) never_contact_source: bool,
+    /// A certificate authority of the registry, PEM; may be given again (trust, install-config)
+    #[arg(long, value_name = "FILE")]
+    pub(super) ca: Vec<PathBuf>,
+    /// A pull secret; may be given again, later ones win (pull-secret; for hosts-toml the login of the mirror)
+    #[arg(long, value_name = "FILE")]
+    pub(super) pull_secret: Vec<PathBuf>,
+    /// The only file that the merged pull secret is written to (pull-secret)
+    #[arg(long, value_name = "FILE")]
+    pub(super) secret_file: Option<PathBuf>,
+    /// Take only images whose name contains this; may be given again (blueprint)
+    #[arg(long, value_name = "TEXT")]
+    pub(super) filter: Vec<String>,
 }
 
 #[derive(Debug, Args)]

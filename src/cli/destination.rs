@@ -50,7 +50,7 @@ pub(super) enum Way {
 /// Most lines that a report on the terminal has of one kind.
 const LINES: usize = 20;
 
-fn destination(text: &str) -> Result<Destination, Failure> {
+pub(super) fn destination(text: &str) -> Result<Destination, Failure> {
     text.parse().map_err(|error: ReferenceError| {
         Failure::of(
             ui::USAGE,

@@ -4,6 +4,7 @@ mod arguments;
 mod delivery;
 mod demo;
 mod destination;
+mod emission;
 mod locking;
 mod site;
 mod tools;
@@ -93,7 +94,7 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
             destination::deliver(&site, arguments, destination::Way::Straight, stop)
         }
         Command::Delete(arguments) => destination::delete(&site, arguments, stop),
-        Command::Emit(arguments) => delivery::emit(&site, arguments),
+        Command::Emit(arguments) => emission::emit(&site, arguments),
         Command::Serve(arguments) => tools::serve(&site, arguments, stop),
         Command::Store(arguments) => tools::store(&site, arguments),
         Command::Rules(arguments) => tools::rules(&site, arguments),

@@ -4,7 +4,10 @@
 
 pub mod cluster;
 pub mod graph;
+pub mod install;
+pub mod node;
 pub mod payload;
 pub mod release;
 pub mod signature;
+pub mod trust;
 pub mod version;
