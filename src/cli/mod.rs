@@ -6,6 +6,7 @@ mod demo;
 mod destination;
 mod emission;
 mod locking;
+mod serving;
 mod site;
 mod tools;
 mod ui;
@@ -95,7 +96,7 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
         }
         Command::Delete(arguments) => destination::delete(&site, arguments, stop),
         Command::Emit(arguments) => emission::emit(&site, arguments),
-        Command::Serve(arguments) => tools::serve(&site, arguments, stop),
+        Command::Serve(arguments) => serving::serve(&site, arguments, stop),
         Command::Store(arguments) => tools::store(&site, arguments),
         Command::Rules(arguments) => tools::rules(&site, arguments),
         Command::Demo(arguments) => demo::run(&site, arguments),
