@@ -1149,3 +1149,220 @@ fn every_kind_of_configuration_is_written_and_no_flag_is_ignored() {
         site.fails(2, &arguments);
     }
 }
+
+#[test]
+fn a_dry_run_says_what_would_go_where() {
+    let (source, names) = upstream();
+    let site = Site::new(&[&source], &names);
+    site.ok(&["lock"]);
+    let dry = || {
+        site.ok(&[
+            "plan",
+            "--registry",
+            "r.example/ocp",
+            "--mapping",
+            "mapping.txt",
+            "--missing",
+            "missing.txt",
+        ])
+    };
+    dry();
+    let host = source.host();
+    let expected = ["multi/list", "team/one", "team/two"]
+        .map(|path| format!("docker://{host}/{path}:v1=docker://r.example/ocp/{path}:v1\n"))
+        .concat();
+    assert_eq!(
+        site.read("mapping.txt"),
+        expected,
+        "sorted, with transports"
+    );
+    assert_eq!(site.read("missing.txt"), expected, "no layer is here yet");
+    site.ok(&["build"]);
+    dry();
+    assert_eq!(site.read("mapping.txt"), expected);
+    assert!(!site.path("missing.txt").exists(), "nothing is missing now");
+    site.fails(2, &["plan", "--registry", "r.example/ocp"]);
+    site.fails(2, &["plan", "--mapping", "mapping.txt"]);
+}
+
+/// `imgbuild serve` in a folder of its own.
+struct Served {
+    child: Child,
+    address: SocketAddr,
+    said: Vec<String>,
+}
+
+impl Served {
+    fn start(site: &Site, flags: &[&str]) -> Self {
+        use std::io::BufRead;
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .and_then(|listener| listener.local_addr())
+            .unwrap();
+        let listen = address.to_string();
+        let mut arguments = vec!["serve", "--data", "served", "--listen", &listen];
+        arguments.extend(flags);
+        let mut child = site
+            .command(&arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut said = Vec::new();
+        for line in std::io::BufReader::new(child.stdout.take().unwrap()).lines() {
+            let line = line.unwrap();
+            let is_last = line.starts_with("serving ");
+            said.push(line);
+            if is_last {
+                break;
+            }
+        }
+        Self {
+            child,
+            address,
+            said,
+        }
+    }
+
+    fn password(&self) -> Option<&str> {
+        self.said
+            .iter()
+            .find_map(|line| line.strip_prefix("user keeper, password "))
+    }
+
+    /// Interrupts it; its exit code.
+    fn stop(mut self) -> Option<i32> {
+        let done = Command::new("kill")
+            .args(["-INT", &self.child.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(done.success(), "it can be interrupted");
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_small_mirror_makes_its_own_certificate_and_first_user() {
+    let (source, names) = upstream();
+    let site = Site::new(&[&source], &names);
+    site.ok(&["lock"]);
+    let flags = ["--tls", "--first-user", "keeper"];
+    let served = Served::start(&site, &flags);
+    let password = served.password().expect("the password is shown").to_owned();
+    assert!(password.len() >= 20, "{password}");
+    let authority = site.read("served/imgbuild/serve/ca.crt");
+    for secret in ["ca.key", "server.key", "htpasswd"] {
+        use std::os::unix::fs::PermissionsExt;
+        let path = site.path("served/imgbuild/serve").join(secret);
+        let mode = fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{secret} is private");
+    }
+    let push = |served: &Served, more: &[&str]| {
+        let to = format!("docker://{}/ocp", served.address);
+        let auth = authfile(
+            &site,
+            &served.address.to_string(),
+            &format!("keeper:{password}"),
+        );
+        let mut arguments = vec!["push", &to, "--authfile", &auth];
+        arguments.extend(more);
+        site.run(&arguments)
+    };
+    let trusting = ["--certs", "served/imgbuild/serve/ca.crt"];
+    let (code, _, error) = push(&served, &[]);
+    assert!(code == 1 && error.contains("unknown authority"), "{error}");
+    let (code, out, error) = push(&served, &trusting);
+    assert_eq!(code, 0, "{out}{error}");
+    assert_eq!(served.stop(), Some(0), "an interrupt is a good end");
+    let again = Served::start(&site, &flags);
+    assert_eq!(again.password(), None, "it is shown once");
+    assert_eq!(
+        site.read("served/imgbuild/serve/ca.crt"),
+        authority,
+        "clients need not learn anew"
+    );
+    let (code, out, error) = push(&again, &trusting);
+    assert_eq!(code, 0, "{out}{error}");
+    assert!(
+        out.contains("0 tags set; 0 blobs sent"),
+        "everything was kept: {out}"
+    );
+    drop(again);
+    let limited = Served::start(&site, &[&flags[..], &["--read-only"]].concat());
+    let (code, _, error) = push(&limited, &trusting);
+    assert!(code == 1 && error.contains("nothing was sent"), "{error}");
+}
+
+#[test]
+fn an_upload_limit_and_a_unit_are_taken_from_the_flags() {
+    let (source, names) = upstream();
+    let mut site = Site::new(&[&source], &names);
+    site.ok(&["lock"]);
+    let served = Served::start(&site, &["--upload-limit", "100kB"]);
+    site.insecure.push(served.address.to_string());
+    let error = site.fails(5, &["push", &format!("docker://{}", served.address)]);
+    assert!(
+        error.contains("3 images did not become complete"),
+        "{error}"
+    );
+    let unit = site.ok(&[
+        "serve",
+        "--data",
+        "served",
+        "--tls",
+        "--hostname",
+        "mirror.example",
+        "--first-user",
+        "--upload-limit",
+        "20GiB",
+        "--read-only",
+        "--print-unit",
+    ]);
+    for flag in [
+        "[Service]",
+        "KillSignal=SIGINT",
+        "--tls",
+        "--hostname mirror.example",
+        "--first-user init",
+        "--upload-limit 20GiB",
+        "--read-only",
+    ] {
+        assert!(unit.contains(flag), "{flag} in\n{unit}");
+    }
+}
+
+#[test]
+fn a_browser_gets_a_page_and_others_a_line() {
+    use std::io::{Read, Write};
+    let (registry, _) = upstream();
+    let ask = |accept: &str| {
+        let mut stream = std::net::TcpStream::connect(registry.server.address()).unwrap();
+        write!(
+            stream,
+            "GET / HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let page = ask("text/html,*/*");
+    for wanted in [
+        "text/html",
+        "3 repositories",
+        "<code>team/one:v1</code>",
+        "default-src 'none'",
+    ] {
+        assert!(page.contains(wanted), "{wanted} in\n{page}");
+    }
+    assert!(
+        ask("*/*").ends_with("imgbuild registry\n"),
+        "a line of text"
+    );
+}

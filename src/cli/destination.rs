@@ -463,7 +463,7 @@ fn json_proof(place: &Destination, lock: &[u8], proof: &Proof) -> serde_json::Va
     })
 }
 
-fn flags(name: Option<&str>, max_nested_paths: Option<usize>) -> Layout {
+pub(super) fn flags(name: Option<&str>, max_nested_paths: Option<usize>) -> Layout {
     let default = Layout::default();
     Layout {
         name: name.map_or(default.name, str::to_owned),

@@ -1,23 +1,30 @@
-//! `emit`: what a cluster, its nodes and its installer are told about a mirror.
+//! `emit`: what a cluster, its nodes and its installer are told about a mirror; and the files of a dry run.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use super::arguments::{EmitArguments, EmitKind};
-use super::destination::{any_store, destination};
+use super::arguments::{EmitArguments, EmitKind, PlanArguments};
+use super::destination::{any_store, destination, flags};
+use super::locking::io_failure;
 use super::site::{Site, cannot, layout};
 use super::ui::{self, Failure, count, remark, say};
 use crate::deliver::emit::{
-    Audience, EmitError, documents, mirror_sets, mirrored, replace_for, write_named_set, write_set,
+    Audience, EmitError, documents, mirror_sets, mirrored, replace, replace_for, write_named_set,
+    write_set,
 };
+use crate::deliver::import::items;
 use crate::hint::Hint;
+use crate::oci::Manifest;
 use crate::openshift::cluster::yaml_stream;
 use crate::openshift::install;
 use crate::openshift::node;
 use crate::openshift::trust::{self, TrustError};
+use crate::plan::graph::Plan;
 use crate::plan::lock::Lock;
 use crate::step::rule::Rules;
+use crate::store::disk::Store;
+use crate::store::{Blob, Sink};
 
 /// The drop-in's name: late, so that it wins over what comes with the system.
 const DROP_IN: &str = "registries.conf.d/999-mirror.conf";
@@ -301,6 +308,81 @@ fn files(
         EmitKind::PullSecret | EmitKind::Blueprint => BTreeMap::new(),
     };
     Ok((files, Audience::Everyone))
+}
+
+/// `imgbuild plan --mapping FILE --missing FILE`: every image as `source=destination`, with transports, sorted.
+pub(super) fn dry_run(
+    arguments: &PlanArguments,
+    lock: &Lock,
+    rules: &Rules,
+    plan: &Plan,
+    store: &Store,
+) -> Result<(), Failure> {
+    let Some(registry) = &arguments.registry else {
+        return Ok(());
+    };
+    if arguments.mapping.is_none() && arguments.missing.is_none() {
+        return Err(Failure::new(ui::USAGE, "--registry says nothing here")
+            .hint("it goes with --mapping or --missing"));
+    }
+    let place = destination(registry)?;
+    let shape = flags(arguments.layout.as_deref(), arguments.max_nested_paths);
+    let items = items(lock, rules, plan, &place, &shape)
+        .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+    let mut mapping = Vec::new();
+    let mut missing = Vec::new();
+    for item in &items {
+        let source = if item.name.contains("://") {
+            item.name.clone()
+        } else {
+            format!("docker://{}", item.name)
+        };
+        let line = format!(
+            "{source}=docker://{}/{}:{}",
+            place.registry, item.path, item.tag
+        );
+        let mut is_whole = item.is_whole;
+        for (manifest_blob, manifest) in &item.manifests {
+            let mut wanted = vec![*manifest_blob];
+            if let Manifest::Image(image) = manifest {
+                wanted.extend(image.blobs().map(Blob::from));
+            }
+            for blob in wanted {
+                is_whole &= store
+                    .holds(&blob)
+                    .map_err(|error| io_failure("the store cannot be used", &error))?;
+            }
+        }
+        if !is_whole {
+            missing.push(line.clone());
+        }
+        mapping.push(line);
+    }
+    let text = |lines: &mut Vec<String>| {
+        lines.sort();
+        lines
+            .iter()
+            .map(|line| format!("{line}\n"))
+            .collect::<String>()
+    };
+    if let Some(path) = &arguments.mapping {
+        replace(path, text(&mut mapping).as_bytes())
+            .map_err(|error| cannot("write the mapping", path, &error))?;
+    }
+    if let Some(path) = &arguments.missing {
+        if missing.is_empty() {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(cannot("remove", path, &error));
+                }
+                _ => {}
+            }
+        } else {
+            replace(path, text(&mut missing).as_bytes())
+                .map_err(|error| cannot("write the list", path, &error))?;
+        }
+    }
+    Ok(())
 }
 
 /// Says which images containerd would not find.

@@ -677,4 +677,160 @@ mod tests {
             "the path must be kept, whole parts of it"
         );
     }
+
+    #[test]
+    fn the_mirror_sets_are_those_that_the_incumbents_tests_expect() {
+        use crate::openshift::cluster::{By, Mirrored, mirror_rows};
+
+        const TABLES: &str = "../shared/data/mirrorsets/oc-mirror-clusterresources.tables.json";
+        const HEX: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+        let Ok(text) = std::fs::read_to_string(TABLES) else {
+            println!("skipped: {TABLES} is not there");
+            return;
+        };
+        // A registry's name has a dot or a port here.
+        let text = text.replace("myregistry/", "myregistry.test/");
+        let tables: Json = serde_json::from_str(&text).unwrap();
+        let image = |category: &str, origin: &str, path: &str| Mirrored {
+            category: category.to_owned(),
+            origin: origin
+                .replace("@", &format!("@sha256:{HEX}"))
+                .parse()
+                .unwrap(),
+            destination: format!("myregistry.test/{path}").parse().unwrap(),
+            always_by_digest: origin.contains("/ocp-release:"),
+        };
+        // The table names its inputs; these are images of their kind, at the places that it expects.
+        let release = |prefix: &str| {
+            vec![
+                image(
+                    "release",
+                    "quay.io/openshift-release-dev/ocp-v4.0-art-dev@",
+                    &format!("{prefix}/openshift/release"),
+                ),
+                image(
+                    "release",
+                    "quay.io/openshift-release-dev/ocp-release:4.14.1-x86_64",
+                    &format!("{prefix}/openshift/release-images"),
+                ),
+            ]
+        };
+        let digests = || {
+            vec![image(
+                "release",
+                "quay.io/openshift-release-dev/ocp-v4.0-art-dev@",
+                "mynamespace/openshift-release-dev/ocp-v4.0-art-dev",
+            )]
+        };
+        let images = |list: &str| match list {
+            "$imageListRelease" => release("mynamespace"),
+            "$imageListOCPBUGS47688" => release("openshift-release-dev/ocp-release"),
+            "$imageListDigestsOnly" => digests(),
+            "$imageListMixed" => {
+                let mut images = digests();
+                images.extend([
+                    image(
+                        "operator",
+                        "quay.io/openshift-community-operators/cockroachdb@",
+                        "mynamespace/openshift-community-operators/cockroachdb",
+                    ),
+                    image(
+                        "operator",
+                        "registry.redhat.io/ubi8-minimal@",
+                        "mynamespace/ubi8-minimal",
+                    ),
+                    image(
+                        "operator",
+                        "gcr.io/kubebuilder/kube-rbac-proxy:v0.5.0",
+                        "mynamespace/kubebuilder/kube-rbac-proxy",
+                    ),
+                    image(
+                        "operator",
+                        "quay.io/cockroachdb/cockroach-helm-operator:6.0.0",
+                        "mynamespace/cockroachdb/cockroach-helm-operator",
+                    ),
+                    image(
+                        "operator",
+                        "quay.io/helmoperators/cockroachdb:v5.0.3",
+                        "mynamespace/helmoperators/cockroachdb",
+                    ),
+                    image(
+                        "generic",
+                        "registry.redhat.io/ubi8/ubi:latest",
+                        "mynamespace/ubi8/ubi",
+                    ),
+                ]);
+                images
+            }
+            "$imageListMaxNestedPaths" => vec![image(
+                "operator",
+                "quay.io/cockroachdb/cockroach-helm-operator:6.0.0",
+                "mynamespace/cockroachdb-cockroach-helm-operator",
+            )],
+            other => panic!("an unknown list {other}"),
+        };
+        let found = |list: &str, by: By, by_repository: bool| -> BTreeSet<(String, Vec<String>)> {
+            entries(&mirror_rows(&images(list), by, by_repository), false)
+                .into_iter()
+                .map(|entry| (entry.source, entry.mirrors))
+                .collect()
+        };
+        for case in cases(&tables, "TestGenerateImageMirrors") {
+            let by = if case["mode"].as_str().unwrap().contains("Digests") {
+                By::Digest
+            } else {
+                By::Tag
+            };
+            let wanted: BTreeSet<(String, Vec<String>)> = case["expectedCategorizedMirrors"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .flat_map(|group| group["mirrors"].as_object().unwrap())
+                .map(|(source, mirrors)| (source.clone(), texts(mirrors)))
+                .collect();
+            let by_repository = case["forceRepositoryScope"] == true;
+            let list = case["imgList"].as_str().unwrap();
+            assert_eq!(
+                found(list, by, by_repository),
+                wanted,
+                "{}",
+                case["caseName"]
+            );
+        }
+        for (test, by, list, field) in [
+            (
+                "TestGenerateIDMS",
+                By::Digest,
+                "expectedIdmsList",
+                "ImageDigestMirrors",
+            ),
+            (
+                "TestGenerateITMS",
+                By::Tag,
+                "expectedItmsList",
+                "ImageTagMirrors",
+            ),
+        ] {
+            for case in cases(&tables, test) {
+                let wanted: BTreeSet<(String, Vec<String>)> = case[list]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .flat_map(|set| set["Spec"][field].as_array().unwrap())
+                    .map(|row| {
+                        (
+                            row["Source"].as_str().unwrap().to_owned(),
+                            texts(&row["Mirrors"]),
+                        )
+                    })
+                    .collect();
+                assert_eq!(
+                    found(case["imgList"].as_str().unwrap(), by, false),
+                    wanted,
+                    "{}",
+                    case["caseName"]
+                );
+            }
+        }
+    }
 }
