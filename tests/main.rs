@@ -2,7 +2,6 @@
 //!
 //! One binary, a module per story; [`site`] has what they stand on.
 
-
 #[test]
 fn every_file_of_tests_is_run() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));

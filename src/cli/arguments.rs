@@ -223,6 +223,21 @@ pub(super) struct PlanArguments {
     /// Fetch no manifest that is not in the store
     #[arg(long)]
     pub(super) offline: bool,
+    /// Write `source=destination` for every image into this file, sorted; needs --registry
+    #[arg(long, value_name = "FILE", requires = "registry")]
+    pub(super) mapping: Option<PathBuf>,
+    /// Write such lines for the images that the store lacks anything of; no file if there are none
+    #[arg(long, value_name = "FILE", requires = "registry")]
+    pub(super) missing: Option<PathBuf>,
+    /// The registry that --mapping and --missing name: HOST[:PORT][/PREFIX]
+    #[arg(long, value_name = "HOST/PREFIX")]
+    pub(super) registry: Option<String>,
+    /// How repositories are named there: v2, v2-4.17 [default: v2]
+    #[arg(long, value_name = "NAME", value_parser = ["v2", "v2-4.17"], requires = "registry")]
+    pub(super) layout: Option<String>,
+    /// Most path components that the destination takes [default: no limit]
+    #[arg(long, value_name = "N", requires = "registry")]
+    pub(super) max_nested_paths: Option<usize>,
     /// Say how many media of this size the next archive takes
     #[arg(long, value_name = "SIZE")]
     pub(super) media: Option<String>,
@@ -514,21 +529,69 @@ pub(super) struct ImportArguments {
     pub(super) format: Format,
 }
 
+/// What `emit` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum EmitKind {
+    /// Mirror sets and whatever else the rules say, for clusters.
+    Cluster,
+    /// ImageContentSourcePolicy, for clusters before 4.13.
+    Icsp,
+    /// A tree of hosts.toml, for containerd (Windows nodes).
+    HostsToml,
+    /// A drop-in of registries.conf, for CRI-O, MicroShift and podman.
+    RegistriesConf,
+    /// The ConfigMap of certificate authorities, and the image config that names it.
+    Trust,
+    /// Pull secrets, merged into one.
+    PullSecret,
+    /// The [[containers]] of an Image Builder blueprint.
+    Blueprint,
+    /// The config of the samples operator.
+    Samples,
+    /// The lines of an install-config.
+    InstallConfig,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct EmitArguments {
     #[command(flatten)]
     pub(super) subject: Subject,
     /// The registry that the cluster pulls from: HOST[:PORT][/PREFIX]
     #[arg(long, value_name = "HOST/PREFIX")]
-    pub(super) registry: String,
-    /// The folder for the cluster resources
+    pub(super) registry: Option<String>,
+    /// What to write; may be given again
+    #[arg(
+        long,
+        value_enum,
+        value_name = "KIND",
+        default_value = "cluster",
+        value_delimiter = ','
+    )]
+    pub(super) kind: Vec<EmitKind>,
+    /// The folder to write into
     #[arg(short, long, value_name = "DIR", default_value = "cluster-resources")]
     pub(super) output: PathBuf,
     #[command(flatten)]
     pub(super) shape: Shape,
+    /// Let nodes ask the mirror alone, never the source (hosts-toml, registries-conf)
+    #[arg(long)]
+    pub(super) never_contact_source: bool,
+    /// A certificate authority of the registry, PEM; may be given again (trust, install-config)
+    #[arg(long, value_name = "FILE")]
+    pub(super) ca: Vec<PathBuf>,
+    /// A pull secret; may be given again, later ones win (pull-secret; for hosts-toml the login of the mirror)
+    #[arg(long, value_name = "FILE")]
+    pub(super) pull_secret: Vec<PathBuf>,
+    /// The only file that the merged pull secret is written to (pull-secret)
+    #[arg(long, value_name = "FILE")]
+    pub(super) secret_file: Option<PathBuf>,
+    /// Take only images whose name contains this; may be given again (blueprint)
+    #[arg(long, value_name = "TEXT")]
+    pub(super) filter: Vec<String>,
 }
 
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(super) struct ServeArguments {
     /// The folder that the registry keeps its content in
     #[arg(long, value_name = "DIR")]
@@ -539,8 +602,19 @@ pub(super) struct ServeArguments {
     /// Take no pushes and no deletions
     #[arg(long)]
     pub(super) read_only: bool,
+    /// Speak TLS with a certificate of its own, which the first run makes
+    #[arg(long)]
+    pub(super) tls: bool,
+    /// A name or address that clients use, for the certificate of --tls; may be given again
+    #[arg(long, value_name = "NAME", requires = "tls")]
+    pub(super) hostname: Vec<String>,
     /// The certificate chain, PEM
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_key",
+        conflicts_with = "tls"
+    )]
     pub(super) tls_cert: Option<PathBuf>,
     /// The key of the certificate, PEM
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
@@ -548,6 +622,15 @@ pub(super) struct ServeArguments {
     /// Users and passwords (bcrypt), as `htpasswd -B` writes them
     #[arg(long, value_name = "FILE")]
     pub(super) htpasswd: Option<PathBuf>,
+    /// Keep users in the data folder; the first run makes this one with a password that is shown once
+    #[arg(long, value_name = "NAME", conflicts_with = "htpasswd", num_args = 0..=1, default_missing_value = "init")]
+    pub(super) first_user: Option<String>,
+    /// Largest blob that is taken (20GiB) [default: no limit]
+    #[arg(long, value_name = "SIZE")]
+    pub(super) upload_limit: Option<String>,
+    /// Print a systemd unit that serves like this, and do nothing else
+    #[arg(long)]
+    pub(super) print_unit: bool,
 }
 
 #[derive(Debug, Args)]

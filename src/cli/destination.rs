@@ -50,7 +50,7 @@ pub(super) enum Way {
 /// Most lines that a report on the terminal has of one kind.
 const LINES: usize = 20;
 
-fn destination(text: &str) -> Result<Destination, Failure> {
+pub(super) fn destination(text: &str) -> Result<Destination, Failure> {
     text.parse().map_err(|error: ReferenceError| {
         Failure::of(
             ui::USAGE,
@@ -463,7 +463,7 @@ fn json_proof(place: &Destination, lock: &[u8], proof: &Proof) -> serde_json::Va
     })
 }
 
-fn flags(name: Option<&str>, max_nested_paths: Option<usize>) -> Layout {
+pub(super) fn flags(name: Option<&str>, max_nested_paths: Option<usize>) -> Layout {
     let default = Layout::default();
     Layout {
         name: name.map_or(default.name, str::to_owned),

@@ -4,8 +4,10 @@ mod arguments;
 mod delivery;
 mod demo;
 mod destination;
+mod emission;
 mod locking;
 mod review;
+mod serving;
 mod site;
 mod tools;
 mod trust;
@@ -103,8 +105,8 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
             destination::deliver(&site, arguments, destination::Way::Straight, stop)
         }
         Command::Delete(arguments) => destination::delete(&site, arguments, stop),
-        Command::Emit(arguments) => delivery::emit(&site, arguments),
-        Command::Serve(arguments) => tools::serve(&site, arguments, stop),
+        Command::Emit(arguments) => emission::emit(&site, arguments),
+        Command::Serve(arguments) => serving::serve(&site, arguments, stop),
         Command::Store(arguments) => tools::store(&site, arguments),
         Command::Rules(arguments) => tools::rules(&site, arguments),
         Command::Version(_)
