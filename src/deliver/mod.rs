@@ -1,5 +1,6 @@
 //! Delivery: importing archives, putting images into a registry, and telling a cluster where they are.
 
+pub mod dossier;
 pub mod emit;
 pub mod export;
 pub mod head;
@@ -7,3 +8,5 @@ pub mod import;
 pub mod push;
 pub mod receipt;
 pub mod registry;
+pub mod registry_fs;
+pub mod takeover;
