@@ -3,6 +3,7 @@
 mod arguments;
 mod delivery;
 mod demo;
+mod inspect;
 mod locking;
 mod site;
 mod tools;
@@ -85,6 +86,9 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
         Command::Seal(arguments) => trust::seal(&site, arguments, stop),
         Command::Verify(arguments) => delivery::verify(&site, arguments, stop),
         Command::Import(arguments) => delivery::import(&site, arguments, stop),
+        Command::Show(arguments) => inspect::show(&site, arguments),
+        Command::Takeover(arguments) => inspect::takeover(&site, arguments, stop),
+        Command::Dossier(arguments) => inspect::dossier(&site, arguments),
         Command::Emit(arguments) => delivery::emit(&site, arguments),
         Command::Serve(arguments) => tools::serve(&site, arguments, stop),
         Command::Store(arguments) => tools::store(&site, arguments),
