@@ -152,6 +152,12 @@ pub(super) enum Command {
     Mirror(PushArguments),
     /// Plan a deletion from a registry, or carry out the plan
     Delete(DeleteArguments),
+    /// Say what is in an archive or a lock
+    Show(ShowArguments),
+    /// Read what oc-mirror, `oc image mirror` or a registry's folder holds into the store, and lock it
+    Takeover(TakeoverArguments),
+    /// Write approval papers for an archive
+    Dossier(DossierArguments),
     /// Write the cluster resources of a lock
     Emit(EmitArguments),
     /// Serve a folder as a registry
@@ -318,6 +324,15 @@ pub(super) struct BuildArguments {
     pub(super) subject: Subject,
 }
 
+/// Forms that other programs read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ExportForm {
+    /// An OCI image layout, for skopeo, crane and oras.
+    OciLayout,
+    /// The folder of a stock registry (registry:2, docker-registry).
+    RegistryFs,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct ExportArguments {
     #[command(flatten)]
@@ -340,6 +355,18 @@ pub(super) struct ExportArguments {
     /// Public keys, one of which must have signed each receipt
     #[arg(long, value_name = "FILE", requires = "receipt")]
     pub(super) receipt_keys: Vec<PathBuf>,
+    /// Add so much parity, from which damaged or lost parts can be restored (10%)
+    #[arg(long, value_name = "SHARE")]
+    pub(super) parity: Option<String>,
+    /// Write no archive but everything the lock names, in this form, into the folder
+    #[arg(long = "as", value_enum, value_name = "FORM", conflicts_with_all = ["stream", "part_size", "full", "receipt", "seal", "parity", "overlap", "for_sequences", "base_lock", "seq"])]
+    pub(super) form: Option<ExportForm>,
+    /// How repositories are named in a registry's folder: v2, v2-4.17 [default: v2]
+    #[arg(long, value_name = "NAME", requires = "form", value_parser = ["v2", "v2-4.17"])]
+    pub(super) layout: Option<String>,
+    /// Most path components of a repository in a registry's folder; 0 is no limit
+    #[arg(long, value_name = "N", requires = "form")]
+    pub(super) max_nested_paths: Option<usize>,
     /// Vouch for the archive with this secret key; may be given again
     #[arg(long, value_name = "KEY")]
     pub(super) seal: Vec<PathBuf>,
@@ -376,6 +403,9 @@ pub(super) struct VerifyArguments {
     /// Do not hash the blobs one by one
     #[arg(long)]
     pub(super) quick: bool,
+    /// First restore damaged and missing parts from the parity files beside them
+    #[arg(long)]
+    pub(super) repair: bool,
     /// The chain that the archives must be on
     #[arg(long, value_name = "FILE")]
     pub(super) chain: Option<PathBuf>,
@@ -550,6 +580,46 @@ pub(super) enum EmitKind {
     Samples,
     /// The lines of an install-config.
     InstallConfig,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShowArguments {
+    /// The folder of an archive, one of its parts, or a lock
+    #[arg(value_name = "ARCHIVE|LOCK")]
+    pub(super) path: PathBuf,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TakeoverArguments {
+    /// Archives (mirror_*.tar), a cache, a registry's folder or a tar of it, or a tree of `oc image mirror`
+    #[arg(required = true)]
+    pub(super) paths: Vec<PathBuf>,
+    /// Where the lock is written
+    #[arg(long, value_name = "FILE", default_value = "takeover.lock.toml")]
+    pub(super) lock: PathBuf,
+    /// The registry that images are named by; those tools do not keep where they came from
+    #[arg(long, value_name = "HOST[:PORT]", default_value = "takeover.invalid")]
+    pub(super) registry: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DossierArguments {
+    /// The archive's sequence
+    pub(super) sequence: u64,
+    /// The folder for the papers
+    #[arg(short, long, value_name = "DIR")]
+    pub(super) output: PathBuf,
+    #[command(flatten)]
+    pub(super) subject: Subject,
+    /// The line of archives [default: the config stem]
+    #[arg(long, value_name = "NAME")]
+    pub(super) stream: Option<String>,
+    /// The folder of the archive, to list its parts with their checksums
+    #[arg(long, value_name = "DIR")]
+    pub(super) archive: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -659,6 +659,11 @@ pub(super) fn plan(
                 ));
             }
             say(next.sentence());
+            if arguments.media.is_some() {
+                for label in next.labels() {
+                    say(label);
+                }
+            }
             if site.common.verbose > 0 {
                 for ((root, content), alone) in images.iter().zip(&shared) {
                     say(format!(

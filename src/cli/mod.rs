@@ -5,6 +5,7 @@ mod delivery;
 mod demo;
 mod destination;
 mod emission;
+mod inspect;
 mod locking;
 mod review;
 mod serving;
@@ -98,6 +99,9 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
             None => delivery::verify(&site, arguments, stop),
         },
         Command::Import(arguments) => delivery::import(&site, arguments, stop),
+        Command::Show(arguments) => inspect::show(&site, arguments),
+        Command::Takeover(arguments) => inspect::takeover(&site, arguments, stop),
+        Command::Dossier(arguments) => inspect::dossier(&site, arguments),
         Command::Push(arguments) => {
             destination::deliver(&site, arguments, destination::Way::Store, stop)
         }

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod delete;
+pub mod dossier;
 pub mod emit;
 pub mod export;
 pub mod head;
@@ -13,3 +14,5 @@ pub mod prove;
 pub mod push;
 pub mod receipt;
 pub mod registry;
+pub mod registry_fs;
+pub mod takeover;
