@@ -948,3 +948,182 @@ fn evidence_replayed_gives_the_same_lock() {
         .ends(1)
         .says(&["evidence.jsonl:1: there is no question"]);
 }
+
+/// The images that the examples name, in one upstream for all their hosts.
+fn example_world() -> World {
+    let mut world = World::new(9);
+    let mut base = BTreeMap::new();
+    for architecture in ["amd64", "arm64", "s390x"] {
+        let text = format!("the base of the examples for {architecture}");
+        let layer = world
+            .layer(
+                &[Member::file("etc/os-release", text.as_str())],
+                Compression::Gzip,
+            )
+            .unwrap();
+        base.insert(architecture, layer);
+    }
+    for (repository, tag) in [
+        ("ubi9/ubi-minimal", "latest"),
+        ("ubi9/ubi-micro", "latest"),
+        ("openshifttest/hello-openshift", "1.2.0"),
+        ("prometheus/busybox", "glibc"),
+        ("library/busybox", "1.37"),
+        ("pause", "3.10"),
+        ("coredns/coredns", "v1.11.3"),
+        ("etcd", "3.5.16-0"),
+    ] {
+        let mut children = Vec::new();
+        for (architecture, base) in &base {
+            let text = format!("{repository}:{tag} for {architecture}");
+            let own = world
+                .layer(
+                    &[Member::file("app/name", text.as_str())],
+                    Compression::Gzip,
+                )
+                .unwrap();
+            children.push(
+                world
+                    .image(
+                        Form::Oci,
+                        &platform(architecture),
+                        &[*base, own],
+                        &BTreeMap::new(),
+                    )
+                    .unwrap(),
+            );
+        }
+        let index = world.index(Form::Oci, &children).unwrap();
+        world.tag(repository, tag, &index).unwrap();
+    }
+    world
+}
+
+#[test]
+fn every_example_goes_from_lock_to_import_and_its_lockfile_is_what_lock_writes() {
+    let upstream = Upstream::start(example_world(), Options::default()).unwrap();
+    let pinned = upstream
+        .world()
+        .at("openshifttest/hello-openshift", "1.2.0")
+        .unwrap()
+        .digest;
+    let mut names: Vec<String> = fs::read_dir("examples")
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter_map(|name| name.strip_suffix(".yaml").map(str::to_owned))
+        .collect();
+    names.sort();
+    let mut locked = Vec::new();
+    for name in names {
+        let text = fs::read_to_string(format!("examples/{name}.yaml")).unwrap();
+        if text.contains("hello-openshift@") {
+            assert!(
+                text.contains(&pinned.to_string()),
+                "examples/{name}.yaml must name hello-openshift by {pinned}"
+            );
+        }
+        if !text.contains("kind: ImageSetConfiguration") {
+            continue;
+        }
+        let place = Place::new(None);
+        let mut conf = String::new();
+        for host in [
+            "registry.access.redhat.com",
+            "registry.k8s.io",
+            "quay.io",
+            "docker.io",
+        ] {
+            writeln!(
+                conf,
+                "[[registry]]\nprefix = \"{host}\"\nlocation = \"{}\"\ninsecure = true",
+                upstream.host()
+            )
+            .unwrap();
+        }
+        place.write("registries.conf", &conf);
+        place.write(&format!("examples/{name}.yaml"), &text);
+        let file = format!("lockfiles/{name}.lock.toml");
+        let config = format!("-c examples/{name}.yaml");
+        place.imgbuild(&format!("lock {config}")).ends(0);
+        let written = place.read(&file);
+        if std::env::var_os("IMGBUILD_WRITE_LOCKFILES").is_some() {
+            fs::create_dir_all("lockfiles").unwrap();
+            fs::write(&file, &written).unwrap();
+        }
+        let committed = fs::read_to_string(&file).unwrap_or_default();
+        assert_eq!(
+            written, committed,
+            "{file} is what `imgbuild lock` writes; where that has changed for a reason, run this test with IMGBUILD_WRITE_LOCKFILES=1 and review it"
+        );
+        place.imgbuild(&format!("lock --check {config}")).ends(0);
+        place.imgbuild(&format!("export {config} -o out")).ends(0);
+        place.imgbuild(&format!("audit {config}")).ends(0);
+        let far = Place::new(None);
+        let out = place.path("out");
+        far.imgbuild(&format!("import {} --to oci:mirror", out.display()))
+            .ends(0)
+            .says(&["adopted"]);
+        let index: serde_json::Value =
+            serde_json::from_str(&far.read("mirror/index.json")).unwrap();
+        let images = index["manifests"].as_array().unwrap().len();
+        assert_eq!(
+            images,
+            written.matches("[[image]]").count(),
+            "every image of {name} has arrived"
+        );
+        locked.push(format!("{name}.lock.toml"));
+    }
+    locked.sort();
+    let mut kept: Vec<String> = fs::read_dir("lockfiles")
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    kept.sort();
+    assert_eq!(kept, locked, "one lockfile per example, and no other");
+}
+
+#[test]
+fn a_plan_is_a_page_that_marks_what_is_new() {
+    let upstream = Upstream::start(world(&IMAGES, &["team/m:1"]), Options::default()).unwrap();
+    let place = Place::new(Some(&upstream));
+    place.wants(&["team/a:1", "team/m:1"]);
+    place.imgbuild("lock").ends(0);
+    let page = place.imgbuild("plan --format html").ends(0).stdout;
+    assert!(
+        page.starts_with("<!doctype html>") && !page.contains("class=\"mark\""),
+        "nothing is new before the first archive:\n{page}"
+    );
+    place.imgbuild("export -o out").ends(0);
+    place.wants(&["team/a:1", "team/b:1", "team/m:1"]);
+    place.imgbuild("lock").ends(0);
+    place.reaches(None);
+    let page = place
+        .imgbuild("plan --format html --offline")
+        .ends(0)
+        .stdout;
+    assert!(
+        page.contains("new since imageset#1, 3 blobs"),
+        "the last archive is what counts:\n{page}"
+    );
+    place
+        .imgbuild("plan --format mermaid --offline")
+        .ends(0)
+        .says(&[
+            "flowchart LR\n",
+            &format!("{HOST}/team/b:1<br/>"),
+            "shared: ",
+        ]);
+    place
+        .imgbuild("plan --format dot --offline --since out")
+        .ends(0)
+        .says(&["digraph", "style = bold"]);
+    place
+        .imgbuild("plan --offline --since imageset#1")
+        .ends(0)
+        .says(&["  new               3  "]);
+    let json = place
+        .imgbuild("plan --offline --since imageset#1 --format json")
+        .ends(0)
+        .json();
+    assert_eq!(json["since"]["blobs"], 3, "every form agrees: {json}");
+}

@@ -118,6 +118,10 @@ pub(super) enum PlanFormat {
     Json,
     /// For Graphviz.
     Dot,
+    /// One page to look at, by who asked.
+    Html,
+    /// A diagram, by who asked, for pages that render Mermaid.
+    Mermaid,
 }
 
 #[derive(Debug, Subcommand)]
@@ -244,6 +248,9 @@ pub(super) struct PlanArguments {
     /// Most path components that the destination takes [default: no limit]
     #[arg(long, value_name = "N", requires = "registry")]
     pub(super) max_nested_paths: Option<usize>,
+    /// Say what is new since this lock: a file, git:REV:PATH, REV:PATH, an archive or STREAM#SEQ [default for html and mermaid: the last archive]
+    #[arg(long, value_name = "LOCK")]
+    pub(super) since: Option<String>,
     /// Say how many media of this size the next archive takes
     #[arg(long, value_name = "SIZE")]
     pub(super) media: Option<String>,

@@ -20,6 +20,7 @@ use crate::oci::{Descriptor, REF_NAME};
 use crate::plan::graph::{Closure, Plan, Root};
 use crate::plan::key::BlockKey;
 use crate::plan::lock::{Lock, Want};
+use crate::plan::page::{self, Since};
 use crate::plan::policy::Policy;
 use crate::plan::selector::Selector;
 use crate::plan::{diff, text};
@@ -587,10 +588,23 @@ pub(super) fn plan(
     let closure = plan
         .closure()
         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
-    if arguments.format == PlanFormat::Dot {
-        say(dot(&plan).trim_end());
+    let since = review::since(site, &paths, arguments, &store, stop)?;
+    let base = since.as_ref().map(|(name, blobs)| Since { name, blobs });
+    let drawn = match arguments.format {
+        PlanFormat::Dot => Some(dot(&plan, base)),
+        PlanFormat::Html => Some(page::html(&plan, &Digest::of(&bytes), base)),
+        PlanFormat::Mermaid => Some(page::mermaid(&plan, &Digest::of(&bytes), base)),
+        PlanFormat::Text | PlanFormat::Json => None,
+    };
+    if let Some(drawn) = drawn {
+        say(drawn.trim_end());
         return Ok(ui::DONE);
     }
+    let new: Option<Vec<Blob>> = base.map(|base| {
+        let all = closure.sorted().into_iter();
+        all.filter(|blob| !base.blobs.contains(&blob.digest))
+            .collect()
+    });
     let mut absent = Closure::default();
     for blob in closure.manifests.iter().chain(&closure.blobs) {
         if !store
@@ -616,11 +630,17 @@ pub(super) fn plan(
     }
     let shared = sharing(&images);
     match arguments.format {
-        PlanFormat::Json => say(json_plan(
-            &lock, &bytes, &closure, &absent, &images, &shared, &next, &store,
-        )
-        .to_string()),
-        PlanFormat::Text | PlanFormat::Dot => {
+        PlanFormat::Json => {
+            let mut out = json_plan(
+                &lock, &bytes, &closure, &absent, &images, &shared, &next, &store,
+            );
+            if let (Some(base), Some(new)) = (base, &new) {
+                let bytes: u64 = new.iter().map(|blob| blob.size).sum();
+                out["since"] = json!({ "base": base.name, "blobs": new.len(), "bytes": bytes });
+            }
+            say(out.to_string());
+        }
+        _ => {
             say(format!("{}  {}", paths.lock.display(), Digest::of(&bytes)));
             let unknown = if closure.unread.is_empty() {
                 String::new()
@@ -646,6 +666,14 @@ pub(super) fn plan(
                 absent.blobs.len(),
                 ui::bytes(absent.bytes())
             ));
+            if let (Some(base), Some(new)) = (base, &new) {
+                say(format!(
+                    "  new        {:>8}  {:>12}  since {}",
+                    new.len(),
+                    ui::bytes(new.iter().map(|blob| blob.size).sum()),
+                    base.name
+                ));
+            }
             if let Some(free) = store.free_space() {
                 let enough = if free >= absent.bytes() {
                     ""
@@ -736,8 +764,8 @@ fn json_plan(
     })
 }
 
-/// The plan for Graphviz: one box per manifest, one line per reference.
-fn dot(plan: &Plan) -> String {
+/// The plan for Graphviz: one box per manifest, one line per reference; what a base does not have is drawn bold.
+fn dot(plan: &Plan, since: Option<Since<'_>>) -> String {
     let mut out = String::from(
         "digraph plan {\n  rankdir = LR;\n  node [shape = box, fontname = \"monospace\"];\n",
     );
@@ -752,6 +780,8 @@ fn dot(plan: &Plan) -> String {
     }
     for node in plan.nodes() {
         let kind = node.fetch.kind().name();
+        let is_new = since.is_some_and(|since| !since.blobs.contains(&node.fetch.blob.digest));
+        let new = if is_new { ", style = bold" } else { "" };
         let label = format!(
             "{} {}",
             node.fetch.blob.digest.short(),
@@ -759,7 +789,7 @@ fn dot(plan: &Plan) -> String {
         );
         let _ = writeln!(
             out,
-            "  {:?} [label = {label:?}, tooltip = {kind:?}];",
+            "  {:?} [label = {label:?}, tooltip = {kind:?}{new}];",
             node.fetch.blob.digest.short()
         );
     }

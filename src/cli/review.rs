@@ -22,8 +22,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use serde_json::json;
 
 use super::arguments::{
-    AuditArguments, DiffArguments, DiffFormat, Format, MergeDriverArguments, Subject,
-    TextconvArguments, WhyArguments,
+    AuditArguments, DiffArguments, DiffFormat, Format, MergeDriverArguments, PlanArguments,
+    PlanFormat, Subject, TextconvArguments, WhyArguments,
 };
 use super::delivery;
 use super::locking::{fetch, resolve_failure, wanted};
@@ -994,6 +994,64 @@ pub(super) fn enforce_growth(
         &policy.growth(bytes, &since).into_iter().collect::<Vec<_>>(),
         &BTreeMap::new(),
     )
+}
+
+/// What `plan --since` compares with: a name for people, and what that lock comes to. Pages are compared with the last
+/// archive if nothing is named.
+pub(super) fn since(
+    site: &Site,
+    paths: &Paths,
+    arguments: &PlanArguments,
+    store: &Store,
+    stop: &AtomicBool,
+) -> Result<Option<(String, BTreeSet<Digest>)>, Failure> {
+    let is_page = matches!(arguments.format, PlanFormat::Html | PlanFormat::Mermaid);
+    let name = match &arguments.since {
+        Some(name) => name.clone(),
+        None if is_page => {
+            let stream = site.stream(arguments.stream.as_deref(), &paths.stem)?;
+            let chain = delivery::chain(&delivery::chain_path(paths, &stream))?;
+            let Some(line) = chain.last() else {
+                return Ok(None);
+            };
+            let name = format!("{stream}#{}", line.sequence);
+            let known = store
+                .size_of(&line.lock)
+                .map_err(|error| store_failure(&error))?;
+            if known.is_none() {
+                remark(format!(
+                    "note: the lock of {name} is not in the store, so nothing is marked new"
+                ));
+                return Ok(None);
+            }
+            name
+        }
+        None => return Ok(None),
+    };
+    let found = lock_at(site, Some(store), &name)?;
+    let places = Places {
+        store: Some(store),
+        archives: found.archive.iter().map(Set::blobs).collect(),
+    };
+    let (mut plan, absent) = plan_at(&found.lock, &places)?;
+    if absent > 0 {
+        if arguments.offline {
+            return Err(Failure::new(
+                ui::INCOMPLETE,
+                format!(
+                    "what is new since {name} cannot be told: {} of it are not here",
+                    count(absent, "manifest")
+                ),
+            )
+            .hint("run it without --offline, which fetches them"));
+        }
+        plan = fetch(site, &found.lock, store, Extent::Manifests, stop)?.0;
+    }
+    let closure = plan
+        .closure()
+        .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+    let blobs = closure.sorted().iter().map(|blob| blob.digest).collect();
+    Ok(Some((name, blobs)))
 }
 
 /// Two stores as one: what is there is read from the first, what is new is written to the second.

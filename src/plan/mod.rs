@@ -7,6 +7,7 @@ pub mod key;
 pub mod lines;
 pub mod lock;
 pub mod merge;
+pub mod page;
 pub mod policy;
 pub mod selector;
 pub mod text;
