@@ -30,8 +30,9 @@ use crate::run::realise::Extent;
 use crate::step::place::Destination;
 use crate::step::rule::Rules;
 use crate::store::disk::{Access, Store};
+use crate::store::memory::Memory;
 use crate::store::roots::{Kind as RootKind, Root as StoreRoot};
-use crate::store::{Blob, read};
+use crate::store::{Blob, Source, read};
 
 /// Largest part where nothing says otherwise: what oc-mirror takes by default.
 const PART_SIZE: u64 = 500 << 30;
@@ -109,6 +110,7 @@ fn early_resources(
     stream: &Stream,
     lock: &Lock,
     rules: &Rules,
+    store: &Store,
 ) -> Result<Vec<(String, Vec<u8>)>, Failure> {
     let mut files = Vec::new();
     for (name, place) in &site.settings.destinations {
@@ -134,7 +136,7 @@ fn early_resources(
             .value
             .parse()
             .map_err(|error: ReferenceError| Failure::of(ui::ERROR, &error, error.hint()))?;
-        let documents = documents(lock, rules, &destination, &layout)
+        let documents = documents(lock, rules, store, &destination, &layout)
             .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
         files.extend(
             documents
@@ -207,7 +209,7 @@ pub(super) fn forecast(
     ask: &Ask,
 ) -> Result<Forecast, Failure> {
     let chain = chain(&chain_path(paths, stream))?;
-    let resources = early_resources(site, stream, lock, rules)?;
+    let resources = early_resources(site, stream, lock, rules, store)?;
     let subject = Subject {
         stream,
         chain: &chain,
@@ -278,7 +280,7 @@ pub(super) fn export(
         Some(line) => line.part_size,
         None => part_size(site, arguments.part_size.as_deref(), &paths, &stream)?,
     };
-    let resources = early_resources(site, &stream, &lock, &rules)?;
+    let resources = early_resources(site, &stream, &lock, &rules, &store)?;
     let subject = Subject {
         stream: &stream,
         chain: &chain,
@@ -794,7 +796,7 @@ pub(super) fn import(
             Outcome::Adopted(imported) => {
                 let mut changed = Vec::new();
                 if let Some(place) = &destination {
-                    let files = documents(&imported.lock, &imported.rules, place, &shape)
+                    let files = documents(&imported.lock, &imported.rules, &store, place, &shape)
                         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
                     changed = write_set(&arguments.output, &files)
                         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
@@ -860,8 +862,19 @@ pub(super) fn emit(site: &Site, arguments: &EmitArguments) -> Result<u8, Failure
                     Some("name the registry as HOST[:PORT][/PREFIX]".to_owned()),
                 )
             })?;
-    let files = documents(&lock, &rules, &destination, &layout(&arguments.shape))
-        .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+    let nothing = Memory::default();
+    let source: &dyn Source = match &store {
+        Some(store) => store,
+        None => &nothing,
+    };
+    let files = documents(
+        &lock,
+        &rules,
+        source,
+        &destination,
+        &layout(&arguments.shape),
+    )
+    .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
     let changed = write_set(&arguments.output, &files)
         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
     if !site.common.quiet {

@@ -25,15 +25,17 @@ use crate::archive::{Archive, ArchiveError, Failures, Manifest as ArchiveManifes
 use crate::digest::Digest;
 use crate::hint::Hint;
 use crate::oci::Descriptor;
-use crate::plan::graph::{Plan, PlanError};
+use crate::plan::graph::{Plan, PlanError, Root};
 use crate::plan::lock::Lock;
 use crate::plan::text::{self, LockError};
 use crate::reference::ReferenceError;
 use crate::run::each;
 use crate::run::event::{Event, Observer};
+use crate::run::resolve::release::{Unsigned, verify_pinned};
 use crate::run::resolve::{placements, roots};
 use crate::step::place::{Destination, Layout, PlaceError, refuse_collisions};
 use crate::step::rule::{RuleError, Rules};
+use crate::step::{Content, Fetch};
 use crate::store::disk::Store;
 use crate::store::roots::{Kind, Root as StoreRoot};
 use crate::store::{Blob, Sink, Source, StoreError, TransferError, index, transfer};
@@ -203,6 +205,9 @@ pub enum ImportError {
         /// What the lock says.
         digest: Digest,
     },
+    /// A signature that the lock pins does not hold.
+    #[error("a carried release cannot be trusted")]
+    Signature(#[from] Unsigned),
     /// The plan cannot be made.
     #[error("the carried lock cannot be planned")]
     Plan(#[from] PlanError),
@@ -271,6 +276,7 @@ impl ImportError {
                 | Self::Rollback { .. }
                 | Self::Unrelated { .. }
                 | Self::RuleFile { .. }
+                | Self::Signature(_)
                 | Self::Closure { .. }
                 | Self::Archive(_)
         )
@@ -556,6 +562,20 @@ fn adopt(
             found: all.len(),
         });
     }
+    // Signatures, keys and other files stay in the local store, wherever the images go: they are small, and belong to no
+    // repository.
+    let missing = stage_files(request.store, &lock, &blobs)?;
+    if !missing.is_empty() {
+        return Ok(incomplete(archive.missing(), missing));
+    }
+    verify_pinned(&lock, &rules, request.store, &|digest| {
+        let size = request.store.size_of(digest).ok()??;
+        let blob = Blob {
+            digest: *digest,
+            size,
+        };
+        crate::store::read(request.store, &blob, 1 << 20).ok()
+    })?;
     let result = match &request.target {
         Target::Store => stage(request, request.store, &metadata.closure, &carried, &blobs)?,
         Target::Layout(layout) => stage(request, layout, &metadata.closure, &carried, &blobs)?,
@@ -646,6 +666,22 @@ fn stage_manifests(
             plan.read(&fetch.blob.digest, &bytes)?;
         }
     }
+}
+
+/// Brings what is no part of an image into the store; answers what is nowhere.
+fn stage_files(store: &Store, lock: &Lock, blobs: &dyn Source) -> Result<Vec<Blob>, ImportError> {
+    let mut missing = Vec::new();
+    for root in roots(lock) {
+        if root.fetch.content != Content::Opaque {
+            continue;
+        }
+        match transfer(blobs, store, &root.fetch.blob, &|_| ()) {
+            Ok(_) => {}
+            Err(TransferError::Absent { blob }) => missing.push(blob),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(missing)
 }
 
 /// What staging brought.
@@ -800,17 +836,22 @@ pub fn items(
     for placement in placements {
         let path = layout.limit(&destination.join(&placement.path));
         crate::reference::Repository::new(&destination.registry, &path)?;
-        let pinned = lock.images.iter().find(|image| {
-            image.pin.digest == placement.digest
-                && image.reference.parse().ok().as_ref() == Some(&placement.origin)
-        });
-        let root = plan.roots().iter().find(|root| {
-            root.fetch.blob.digest == placement.digest
-                && pinned.is_none_or(|image| root.owner == image.key().to_string())
-        });
-        let Some(root) = root else { continue };
+        let root = Root {
+            owner: placement.owner,
+            fetch: Fetch {
+                blob: Blob {
+                    digest: placement.digest,
+                    size: placement.size,
+                },
+                content: Content::Manifest {
+                    media_type: None,
+                    platforms: placement.platforms,
+                },
+                origins: Vec::new(),
+            },
+        };
         let manifests = plan
-            .manifests_of(root)?
+            .manifests_of(&root)?
             .into_iter()
             .map(|(blob, manifest)| (blob, manifest.clone()))
             .collect();
