@@ -24,7 +24,7 @@ use std::sync::atomic::AtomicBool;
 
 use regex::Regex;
 
-use super::event::Observer;
+use super::event::{Observer, joined_advice};
 use super::realise::{Depot, Extent, Limits, Report, Upstream, realise};
 use crate::canon::Value;
 use crate::digest::Digest;
@@ -239,16 +239,10 @@ impl Hint for ResolveError {
                 Some("list it once, or give one of them another targetRepo".to_owned())
             }
             Self::Offline { .. } => Some("run `imgbuild lock` without --offline".to_owned()),
-            Self::Unanswered { problems } => {
-                let own: BTreeSet<&str> = problems
-                    .iter()
-                    .filter_map(|(_, problem)| problem.hint.as_deref())
-                    .collect();
-                if own.is_empty() {
-                    return Some("mend the names, or leave an image out with `imgbuild lock --skip IMAGE --reason TEXT`".to_owned());
-                }
-                Some(own.into_iter().collect::<Vec<_>>().join("\nhint: "))
-            }
+            Self::Unanswered { problems } => Some(joined_advice(
+                problems.iter().map(|(_, problem)| problem.hint.clone()),
+                "mend the names, or leave an image out with `imgbuild lock --skip IMAGE --reason TEXT`",
+            )),
             Self::Plan { source, .. } => source.hint(),
             Self::Place(source) => source.hint(),
             _ => None,

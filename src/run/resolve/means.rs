@@ -18,7 +18,7 @@ use crate::hint::Hint;
 use crate::oci::{Descriptor, Image, MANIFEST_LIMIT, Manifest, PlatformName};
 use crate::plan::lock::{Origin as PinOrigin, Pin, Skip};
 use crate::reference::{ImageName, Repository};
-use crate::run::event::{Event, one_line};
+use crate::run::event::{Event, advice, one_line};
 use crate::run::member::read_members;
 use crate::run::realise::fetch_one;
 use crate::step::{Address, Content, Derive, Fetch, Observe, Origin};
@@ -76,7 +76,10 @@ impl Problem {
     }
 
     fn io(what: impl std::fmt::Display, error: &io::Error) -> Self {
-        Self::new(format!("{what}: {}", one_line(error)))
+        Self {
+            hint: advice(error),
+            ..Self::new(format!("{what}: {}", one_line(error)))
+        }
     }
 }
 
@@ -371,6 +374,10 @@ impl<'a> Means<'a> {
                 &Observe::File(address.clone()).to_string(),
                 found.as_deref().map(Digest::of),
             );
+            // What was seen stays at hand, for whoever replays this run.
+            if let Some(bytes) = &found {
+                self.keep(bytes)?;
+            }
             Ok(found.map(Arc::from))
         })
     }
