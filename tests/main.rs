@@ -34,5 +34,6 @@ mod openshift_graph;
 mod openshift_payload;
 mod openshift_signature;
 mod places;
+mod releases;
 mod review;
 mod site;

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::step::place::Layout;
+
 /// Builds mirrors for disconnected sites: lock, build, export, import, emit, audit.
 #[derive(Debug, Parser)]
 #[command(
@@ -81,8 +83,8 @@ pub(super) struct Subject {
 /// Where images go, and how they are laid out there.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Shape {
-    /// How repositories are named: v2, v2-4.17
-    #[arg(long, value_name = "NAME", default_value = "v2", value_parser = ["v2", "v2-4.17"])]
+    /// How repositories are named: v2 (oc-mirror), v2-4.17 and v1 (older ones), oc (oc adm release mirror)
+    #[arg(long, value_name = "NAME", default_value = "v2", value_parser = Layout::NAMES)]
     pub(super) layout: String,
     /// Most path components that the destination takes; 0 is no limit
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -204,7 +206,7 @@ pub(super) struct LockArguments {
     #[arg(long, value_name = "SEL", num_args = 0..)]
     pub(super) update: Option<Vec<String>>,
     /// Only say whether the lock answers the config; exit 3 if not
-    #[arg(long, conflicts_with_all = ["update", "offline", "skip"])]
+    #[arg(long, conflicts_with_all = ["update", "offline", "skip", "accept_risk"])]
     pub(super) check: bool,
     /// Ask the names again, without writing; exit 3 if something has moved or vanished
     #[arg(long, requires = "check")]
@@ -218,6 +220,9 @@ pub(super) struct LockArguments {
     /// Leave this image out from now on
     #[arg(long, value_name = "IMAGE", requires = "reason")]
     pub(super) skip: Vec<String>,
+    /// Let update paths cross edges that carry this risk, from now on
+    #[arg(long, value_name = "NAME")]
+    pub(super) accept_risk: Vec<String>,
     /// Why images are left out
     #[arg(long, value_name = "TEXT", requires = "skip")]
     pub(super) reason: Option<String>,

@@ -114,6 +114,7 @@ fn early_resources(
     stream: &Stream,
     lock: &Lock,
     rules: &Rules,
+    store: &Store,
 ) -> Result<Vec<(String, Vec<u8>)>, Failure> {
     let mut files = Vec::new();
     for (name, place) in &site.settings.destinations {
@@ -139,7 +140,7 @@ fn early_resources(
             .value
             .parse()
             .map_err(|error: ReferenceError| Failure::of(ui::ERROR, &error, error.hint()))?;
-        let documents = documents(lock, rules, &destination, &layout)
+        let documents = documents(lock, rules, store, &destination, &layout)
             .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
         files.extend(
             documents
@@ -240,7 +241,7 @@ pub(super) fn forecast(
     ask: &Ask,
 ) -> Result<Forecast, Failure> {
     let chain = chain(&chain_path(paths, stream))?;
-    let resources = early_resources(site, stream, lock, rules)?;
+    let resources = early_resources(site, stream, lock, rules, store)?;
     let subject = Subject {
         stream,
         chain: &chain,
@@ -335,7 +336,7 @@ pub(super) fn export(
         None => part_size(site, arguments.part_size.as_deref(), &paths, &stream)?,
     };
     let signers = secret_keys(&arguments.seal)?;
-    let resources = early_resources(site, &stream, &lock, &rules)?;
+    let resources = early_resources(site, &stream, &lock, &rules, &store)?;
     let mut ask = ask(arguments)?;
     let mut receipts = Vec::new();
     if again.is_none() && ask.is_default() {
@@ -1108,7 +1109,7 @@ pub(super) fn import(
             Outcome::Adopted(imported) => {
                 let mut changed = Vec::new();
                 if let Some(place) = &destination {
-                    let files = documents(&imported.lock, &imported.rules, place, &shape)
+                    let files = documents(&imported.lock, &imported.rules, &store, place, &shape)
                         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
                     changed = write_set(&arguments.output, &files)
                         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;

@@ -30,13 +30,12 @@ use crate::registry::client::RegistryError;
 use crate::run::event::{Event, one_line};
 use crate::run::realise::{Extent, Report, realise};
 use crate::run::resolve::{self, Request, placements, want_value};
-use crate::run::upstream::Live;
 use crate::step::Content;
-use crate::step::place::{Destination, Layout, place, refuse_collisions};
+use crate::step::place::{self, Destination, Layout, place, refuse_collisions};
 use crate::step::rule::Rules;
 use crate::store::disk::{Access, Store};
 use crate::store::roots::{Kind as RootKind, Root as StoreRoot};
-use crate::store::{Source, StoreError};
+use crate::store::{Blob, Source, StoreError};
 
 /// Which way images take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +111,7 @@ pub(super) fn deliver(
         }
     }
     let mut plan = Plan::of(roots).map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
-    let live = Live::new(client, std::path::PathBuf::new());
+    let live = site.upstream()?;
     observer(Event::Phase { phase: "build" });
     let extent = match way {
         Way::Store => Extent::All,
@@ -134,6 +133,33 @@ pub(super) fn deliver(
     if report.stopped {
         progress.finish();
         return Err(incomplete(&report));
+    }
+    if way == Way::Straight {
+        // What is no part of an image is needed here: the resources are made of it.
+        let mut files = Plan::of(
+            resolve::roots(&lock)
+                .into_iter()
+                .filter(|root| root.fetch.content == Content::Opaque)
+                .collect(),
+        )
+        .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+        let fetched = realise(
+            &mut files,
+            Extent::All,
+            &live,
+            &store,
+            site.limits(),
+            &observer,
+            stop,
+        );
+        let fetched = fetched.map_err(|error| {
+            progress.finish();
+            io_failure("the store cannot be used", &error)
+        })?;
+        if fetched.stopped || !fetched.failures.is_empty() {
+            progress.finish();
+            return Err(incomplete(&fetched));
+        }
     }
     if way == Way::Store && report.failures.is_empty() {
         finish_build(&store, &paths, &lock, &lock_bytes, &rules, &plan)?;
@@ -181,7 +207,7 @@ pub(super) fn deliver(
                 },
             )
             .map_err(|error| store_failure(&error))?;
-        let files = documents(&lock, &rules, &place, &shape)
+        let files = documents(&lock, &rules, &store, &place, &shape)
             .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
         written = write_set(&arguments.output, &files)
             .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
@@ -792,7 +818,10 @@ fn images(
             Some(Block::Image(image)) => Some(&image.pin),
             _ => None,
         };
-        let named = match &expected.image {
+        let Some(image) = &expected.image else {
+            continue;
+        };
+        let named = match image {
             ImageName::Registry(name) => name.digest,
             ImageName::Layout(name) => name.digest,
         };
@@ -800,19 +829,16 @@ fn images(
         let digest = named
             .or_else(|| pinned.map(|pin| pin.digest))
             .unwrap_or_else(|| Digest::from_bytes([0; 32]));
-        let placement = place(
-            rule,
-            shape,
-            &expected.image,
-            &want_value(&expected.want),
-            pinned.and_then(|pin| pin.repository()),
-            digest,
-        )
-        .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+        let subject = place::Subject {
+            source: pinned.and_then(|pin| pin.repository()),
+            ..place::Subject::alone(image, want_value(&expected.want), Blob { digest, size: 0 })
+        };
+        let placement = place(rule, shape, &subject)
+            .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
         wishes.push(Wish {
             path: shape.limit(&place_at.join(&placement.path)),
             tag: placement.tag,
-            name: bare(&expected.image),
+            name: bare(image),
             kind: kind(placement.category.as_deref()).to_owned(),
         });
     }

@@ -23,7 +23,9 @@ use crate::openshift::trust::{self, TrustError};
 use crate::plan::graph::Plan;
 use crate::plan::lock::Lock;
 use crate::step::rule::Rules;
+use crate::store::Source;
 use crate::store::disk::Store;
+use crate::store::memory::Memory;
 use crate::store::{Blob, Sink};
 
 /// The drop-in's name: late, so that it wins over what comes with the system.
@@ -134,9 +136,15 @@ pub(super) fn emit(site: &Site, arguments: &EmitArguments) -> Result<u8, Failure
     if !kinds.is_empty() {
         let paths = site.paths(&arguments.subject);
         let (lock, _) = site.lock(&paths.lock)?;
-        let rules = site.rules_of(&lock, any_store(site)?.as_ref())?;
+        let store = any_store(site)?;
+        let rules = site.rules_of(&lock, store.as_ref())?;
+        let nothing = Memory::default();
+        let source: &dyn Source = match &store {
+            Some(store) => store,
+            None => &nothing,
+        };
         for kind in kinds {
-            let (files, audience) = files(site, arguments, kind, &lock, &rules)?;
+            let (files, audience) = files(site, arguments, kind, &lock, &rules, source)?;
             written += files.len();
             let output = &arguments.output;
             changed.extend(
@@ -185,6 +193,7 @@ fn files(
     kind: EmitKind,
     lock: &Lock,
     rules: &Rules,
+    source: &dyn Source,
 ) -> Result<(BTreeMap<String, String>, Audience), Failure> {
     let one = |name: &str, text: String| BTreeMap::from([(name.to_owned(), text)]);
     if kind == EmitKind::Blueprint {
@@ -234,7 +243,7 @@ fn files(
     };
     let files = match kind {
         EmitKind::Cluster => {
-            documents(lock, rules, &place, &shape).map_err(|error| emit_failure(&error))?
+            documents(lock, rules, source, &place, &shape).map_err(|error| emit_failure(&error))?
         }
         EmitKind::Icsp => {
             let name = "imageContentSourcePolicy.yaml";

@@ -467,6 +467,7 @@ fn dossier_images(
                 Origin::Repository(repository) => format!("{repository}@"),
                 Origin::Layout(path) => format!("oci://{path}@"),
                 Origin::Url(url) => format!("{url} "),
+                Origin::Signature(path) => format!("signature {path} "),
             });
         images.push(DossierImage {
             owner: root.owner.clone(),

@@ -80,6 +80,7 @@ pub(super) fn lock(
             .map(|image| (image.clone(), reason.clone()))
             .collect();
     }
+    request.risks.clone_from(&arguments.accept_risk);
     if let (false, Some(previous)) = (selectors.is_empty(), &previous) {
         for (selector, written) in selectors.iter().zip(arguments.update.iter().flatten()) {
             let matches = matches!(selector, Selector::Rules)
@@ -136,6 +137,7 @@ pub(super) fn lock(
         limits: site.limits(),
         observer: &observer,
         stop,
+        services: site.services()?,
         evidence: &evidence,
     };
     let locked = resolve::lock(&request, previous.as_ref(), &renew, &resolver);
@@ -287,6 +289,7 @@ pub(super) fn resolve_failure(error: &ResolveError) -> Failure {
             error,
             Some("run the same command again to go on".to_owned()),
         ),
+        error if error.is_trust() => Failure::of(ui::UNVERIFIED, error, error.hint()),
         error => Failure::of(ui::ERROR, error, error.hint()),
     }
 }

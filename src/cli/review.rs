@@ -31,6 +31,7 @@ use super::site::{Paths, Site, cannot, lock_failure, store_failure};
 use super::ui::{self, Failure, Progress, count, remark, say};
 use crate::archive::read::Blobs;
 use crate::archive::{FileName, Set, Stream};
+use crate::canon::Key;
 use crate::config::{self, ImageSet, parse_size};
 use crate::deliver::audit::{self, AuditError};
 use crate::deliver::emit::replace;
@@ -46,12 +47,13 @@ use crate::plan::policy::{self, Policy, Violation};
 use crate::plan::{merge, text, why};
 use crate::reference::{ImageName, LayoutName, Reference};
 use crate::run::event::{Event, one_line};
-use crate::run::realise::Extent;
+use crate::run::realise::{Depot, Extent};
 use crate::run::resolve::{self, Answer, Names, Request, ResolveError, Resolver};
 use crate::run::upstream::Live;
-use crate::step::Observe;
+use crate::step::Address;
 use crate::step::rule::Rules;
 use crate::store::disk::{Access, Store};
+use crate::store::memo::{Memo, Output};
 use crate::store::{Blob, Sink, Source, TransferError, Verified, read};
 
 /// Largest lock that is read from git, an archive or the store.
@@ -1086,19 +1088,53 @@ impl Sink for Overlay<'_> {
     }
 }
 
+impl Memo for Overlay<'_> {
+    fn get(&self, key: &Key) -> io::Result<Option<Vec<Output>>> {
+        match self.below.map(|below| below.memo().get(key)) {
+            Some(Ok(Some(outputs))) => Ok(Some(outputs)),
+            Some(Err(error)) => Err(error),
+            Some(Ok(None)) | None => self.above.memo().get(key),
+        }
+    }
+
+    fn put(&self, key: &Key, outputs: &[Output]) -> io::Result<()> {
+        self.above.memo().put(key, outputs)
+    }
+}
+
+impl Depot for Overlay<'_> {
+    fn size_of(&self, digest: &Digest) -> io::Result<Option<u64>> {
+        if let Some(below) = self.below
+            && let Some(size) = below.size_of(digest)?
+        {
+            return Ok(Some(size));
+        }
+        Ok(self.above.size_of(digest)?)
+    }
+}
+
 /// Names, and how often nobody could be asked.
 struct Watched<'a> {
     names: &'a dyn Names,
     failures: AtomicUsize,
 }
 
-impl Names for Watched<'_> {
-    fn resolve(&self, question: &Observe) -> io::Result<Option<Answer>> {
-        let answer = self.names.resolve(question);
+impl Watched<'_> {
+    fn seen<T>(&self, answer: io::Result<T>) -> io::Result<T> {
         if answer.is_err() {
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
         answer
+    }
+}
+
+impl Names for Watched<'_> {
+    fn resolve(&self, name: &ImageName) -> io::Result<Option<Answer>> {
+        self.seen(self.names.resolve(name))
+    }
+
+    fn get(&self, address: &Address, limit: u64) -> io::Result<Option<Vec<u8>>> {
+        self.seen(self.names.get(address, limit))
     }
 }
 
@@ -1152,6 +1188,7 @@ pub(super) fn drift(
         limits: site.limits(),
         observer: &observer,
         stop,
+        services: site.services()?,
         evidence: &evidence,
     };
     let now = resolve::lock(&request, Some(&lock), &|_| true, &resolver);
@@ -1177,20 +1214,25 @@ pub(super) fn drift(
             if names.failures.load(Ordering::Relaxed) == 0 =>
         {
             let answers = answers.into_inner().unwrap_or_else(PoisonError::into_inner);
-            let mut lines = problems;
+            let mut lines: Vec<String> = problems
+                .into_iter()
+                .map(|(at, problem)| format!("{at}: {}", problem.text))
+                .collect();
             for expected in resolve::expected(&request, &rules, &lock.skips, &mut Vec::new())
                 .unwrap_or_default()
             {
                 let pinned = lock
                     .find(&expected.key)
                     .and_then(|block| block.pins().first().map(|(_, pin)| pin.digest));
-                if let (Some(pinned), Some(Some(found))) =
-                    (pinned, answers.get(&expected.image.to_string()))
+                let Some(image) = &expected.image else {
+                    continue;
+                };
+                if let (Some(pinned), Some(Some(found))) = (pinned, answers.get(&image.to_string()))
                     && pinned != *found
                 {
                     lines.push(format!(
-                        "{}: {} has moved: {found} <- {pinned}",
-                        expected.at, expected.image
+                        "{}: {image} has moved: {found} <- {pinned}",
+                        expected.at
                     ));
                 }
             }
@@ -1290,14 +1332,36 @@ impl<'a> Replay<'a> {
                 bytes,
             }));
         }
-        self.live.resolve(&Observe::Tag(pinned))
+        self.live.resolve(&pinned)
     }
 }
 
 impl Names for Replay<'_> {
-    fn resolve(&self, question: &Observe) -> io::Result<Option<Answer>> {
-        match question {
-            Observe::Tag(name) => self.answer(name),
+    fn resolve(&self, name: &ImageName) -> io::Result<Option<Answer>> {
+        self.answer(name)
+    }
+
+    fn get(&self, address: &Address, limit: u64) -> io::Result<Option<Vec<u8>>> {
+        let Some(digest) = self.answers.get(&address.to_string()) else {
+            return Err(io::Error::other(Unheard {
+                path: self.path.clone(),
+            }));
+        };
+        let Some(digest) = *digest else {
+            return Ok(None);
+        };
+        if let Some(size) = self.store.size_of(&digest).map_err(io::Error::from)? {
+            return read(self.store, &Blob { digest, size }, limit)
+                .map(Some)
+                .map_err(io::Error::other);
+        }
+        // Nothing asks for a plain file by digest; what is there now may still be what was there then.
+        let bytes = self.live.get(address, limit)?;
+        match bytes {
+            Some(bytes) if Digest::of(&bytes) == digest => Ok(Some(bytes)),
+            _ => Err(io::Error::other(format!(
+                "{address} is no longer {digest}, which is not in the store"
+            ))),
         }
     }
 }

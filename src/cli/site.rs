@@ -2,13 +2,18 @@
 //!
 //! Flag beats environment beats settings beats default.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use regex::Regex;
+
 use super::arguments::{Common, Shape, Subject};
 use super::ui::{self, Failure};
+use crate::canon::Value;
+use crate::config::SignaturePolicy;
 use crate::config::{self, Config, ImageSet};
 use crate::digest::Digest;
 use crate::hint::Hint;
@@ -18,12 +23,16 @@ use crate::plan::text;
 use crate::registry::client::Client;
 use crate::registry::settings::{Environment, Files, Settings};
 use crate::run::realise::Limits;
+use crate::run::resolve::release::Services;
 use crate::run::resolve::{Asked, Request, rules_of};
-use crate::run::upstream::Live;
+use crate::run::upstream::{Live, Places};
 use crate::step::place::Layout;
 use crate::step::rule::{EMBEDDED, Rules};
 use crate::store::disk::{Access, Store};
 use crate::store::{Blob, StoreError};
+
+/// The scope of signature settings that releases are under.
+const RELEASE_SCOPE: &str = "release";
 
 /// The working directory of one command.
 pub(super) struct Site {
@@ -134,13 +143,7 @@ impl Site {
             return Ok(path.clone());
         }
         if let Some(path) = self.settings.store.as_ref() {
-            let base = self
-                .common
-                .settings
-                .as_deref()
-                .and_then(Path::parent)
-                .unwrap_or(Path::new(""));
-            return Ok(base.join(&path.value));
+            return Ok(self.settings_folder().join(&path.value));
         }
         let data = match self.environment.variable("XDG_DATA_HOME") {
             Some(path) => Some(PathBuf::from(path)),
@@ -174,12 +177,7 @@ impl Site {
             certificates: folders,
             authorities,
             insecure: self.common.insecure.iter().cloned().collect(),
-            rewrites: self
-                .settings
-                .urls
-                .iter()
-                .map(|(from, to)| (from.clone(), to.value.clone()))
-                .collect(),
+            rewrites: self.rewrites(false),
         };
         let mut settings = Settings::from_environment(&self.environment, &files)
             .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
@@ -202,7 +200,109 @@ impl Site {
 
     /// The live upstream.
     pub(super) fn upstream(&self) -> Result<Live, Failure> {
-        Ok(Live::new(self.client()?, PathBuf::new()))
+        let places = Places {
+            local: self.rewrites(true),
+            signatures: self.services()?.signature_stores(),
+        };
+        Ok(Live::new(self.client()?, PathBuf::new()).with_places(places))
+    }
+
+    /// Where plain files are instead: on disk, or at other URLs.
+    fn rewrites(&self, on_disk: bool) -> BTreeMap<String, String> {
+        self.settings
+            .urls
+            .iter()
+            .filter(|(_, to)| {
+                let is_url = to.value.contains("://") && !to.value.starts_with("file://");
+                is_url != on_disk
+            })
+            .map(|(from, to)| (from.clone(), to.value.clone()))
+            .collect()
+    }
+
+    /// Where release services are, by the variables that oc-mirror reads.
+    pub(super) fn services(&self) -> Result<Services, Failure> {
+        let mut services = Services::default();
+        if let Some(url) = self.environment.variable("UPDATE_URL_OVERRIDE") {
+            services.graph = url.to_owned();
+        }
+        if let Some(url) = self.environment.variable("OCP_SIGNATURE_URL") {
+            services.signatures = vec![url.to_owned()];
+        }
+        if let Some(pattern) = self.environment.variable("VERSION_FILTER") {
+            let pattern = Regex::new(pattern).map_err(|error| {
+                Failure::of(
+                    ui::ERROR,
+                    &error,
+                    Some("VERSION_FILTER must be a regular expression".to_owned()),
+                )
+            })?;
+            services.counted = Some(pattern);
+        }
+        Ok(services)
+    }
+
+    /// What the settings and the environment say of signatures, and the files of public keys that they name.
+    fn signatures(&self) -> Result<(Value, Vec<(String, Vec<u8>)>), Failure> {
+        let mut refused = Vec::new();
+        for (scope, settings) in &self.settings.signatures {
+            if scope != RELEASE_SCOPE {
+                refused.push(self.settings.error(
+                    settings.position,
+                    format!("nothing looks for signatures of {scope:?}"),
+                    Some(format!("the scope that is served is {RELEASE_SCOPE:?}")),
+                ));
+            } else if let Some(referrers) = settings.value.referrers.as_ref().filter(|on| on.value)
+            {
+                refused.push(self.settings.error(
+                    referrers.position,
+                    "referrers of releases are not looked for",
+                    None,
+                ));
+            }
+        }
+        if let Some(errors) = config::ConfigErrors::of(refused) {
+            return Err(Failure {
+                code: ui::ERROR,
+                text: errors.render(),
+            });
+        }
+        let settings = self.settings.signatures.get(RELEASE_SCOPE);
+        let mut named: Vec<PathBuf> = settings
+            .into_iter()
+            .flat_map(|settings| &settings.value.keys)
+            .map(|path| self.settings_folder().join(&path.value))
+            .collect();
+        if let Some(path) = self.environment.variable("OCP_SIGNATURE_VERIFICATION_PK") {
+            named = vec![PathBuf::from(path)];
+        }
+        let mut files = Vec::new();
+        for path in named {
+            let bytes =
+                fs::read(&path).map_err(|error| cannot("read the keys in", &path, &error))?;
+            files.push((path.display().to_string(), bytes));
+        }
+        let mut keys: Vec<Digest> = files.iter().map(|(_, bytes)| Digest::of(bytes)).collect();
+        keys.sort();
+        keys.dedup();
+        let mut value = BTreeMap::from([(
+            "keys".to_owned(),
+            Value::List(keys.into_iter().map(Value::Digest).collect()),
+        )]);
+        let policy = settings.and_then(|settings| settings.value.policy.as_ref());
+        if let Some(policy) = policy.filter(|policy| policy.value != SignaturePolicy::Require) {
+            value.insert("policy".to_owned(), policy.value.as_str().into());
+        }
+        Ok((Value::Map(value), files))
+    }
+
+    /// The folder that paths in the settings are relative to.
+    fn settings_folder(&self) -> &Path {
+        self.common
+            .settings
+            .as_deref()
+            .and_then(Path::parent)
+            .unwrap_or(Path::new(""))
     }
 
     /// The rules in force: embedded, or from the folder that is named.
@@ -279,7 +379,12 @@ impl Site {
                 ui::remark(note.render());
             }
         }
-        let mut request = Request::default();
+        let (signatures, files) = self.signatures()?;
+        let mut request = Request {
+            settings: BTreeMap::from([("signatures".to_owned(), signatures)]),
+            files,
+            ..Request::default()
+        };
         let mut refused = Vec::new();
         for section in set.sections() {
             let rows = set.rows(&section.name).unwrap_or_default();
@@ -295,7 +400,7 @@ impl Site {
             let Some(rule) = rules.serving(&section.name) else {
                 let served: Vec<&str> = rules
                     .iter()
-                    .filter_map(|rule| rule.reads.as_deref())
+                    .flat_map(|rule| rule.reads.iter().map(String::as_str))
                     .collect();
                 let hint = format!("the rules in force serve {}", served.join(", "));
                 refused.push(set.error(

@@ -300,7 +300,11 @@ pub(super) fn rules(site: &Site, arguments: &RulesArguments) -> Result<u8, Failu
         return Ok(ui::DONE);
     }
     for rule in rules.iter() {
-        let reads = rule.reads.as_deref().unwrap_or("-");
+        let reads = if rule.reads.is_empty() {
+            "-".to_owned()
+        } else {
+            rule.reads.join(", ")
+        };
         say(format!(
             "{}  {:<20} reads {reads}",
             rule.digest().short(),

@@ -4,21 +4,24 @@
 //! rules carry the documents as trees; the rows they repeat over are computed here. The whole set is written each
 //! time: a file that did not change is not touched, and one that an earlier set had and this one has not is removed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 
 use crate::canon::Value;
 use crate::hint::Hint;
-use crate::openshift::cluster::{By, Mirrored, mirror_rows, yaml_stream};
+use crate::openshift::cluster::{By, Mirrored, json_text, mirror_rows, yaml_stream};
 use crate::openshift::node::{Sets, entries};
+use crate::openshift::signature::SIGNATURE_LIMIT;
+use crate::openshift::signature::store::{MapError, aggregate};
 use crate::plan::lock::Lock;
 use crate::reference::{ImageName, ReferenceError};
 use crate::run::resolve::placements;
 use crate::step::hole::HoleError;
 use crate::step::place::{Destination, Layout, PlaceError, refuse_collisions};
-use crate::step::rule::Rules;
+use crate::step::rule::{MirrorSet, Rules, holds};
+use crate::store::{Blob, Source, TransferError, read};
 
 /// Name of the file that lists what this program wrote into a folder, so that it removes nothing else.
 const LISTING: &str = ".imgbuild-resources";
@@ -52,6 +55,27 @@ pub enum EmitError {
         /// What it asks for.
         table: String,
     },
+    /// A signature that the lock pins cannot be had.
+    #[error("signature {digest} of {image} cannot be read")]
+    Signature {
+        /// The signature.
+        digest: crate::digest::Digest,
+        /// What it is of.
+        image: String,
+        /// Why.
+        source: TransferError,
+    },
+    /// Too many signatures for one object.
+    #[error("the signatures do not fit")]
+    Signatures(#[from] MapError),
+    /// A value that JSON cannot hold.
+    #[error("{file} cannot be written as JSON")]
+    Json {
+        /// The file.
+        file: String,
+        /// Why.
+        source: serde_json::Error,
+    },
     /// A value that YAML cannot hold.
     #[error("{file} cannot be written as YAML")]
     Yaml {
@@ -75,13 +99,14 @@ impl Hint for EmitError {
         match self {
             Self::Place(source) => source.hint(),
             Self::Name(source) => source.hint(),
+            Self::Signature { .. } => Some("run `imgbuild build` first".to_owned()),
             _ => None,
         }
     }
 }
 
 /// The compiled tables that documents may repeat over.
-pub const TABLES: [&str; 2] = ["digest-mirrors", "tag-mirrors"];
+pub const TABLES: [&str; 3] = ["digest-mirrors", "tag-mirrors", "signatures"];
 
 /// The images of a lock that mirror sets may list, each with its place.
 ///
@@ -110,7 +135,8 @@ pub fn mirrored(
                 &destination.registry,
                 &layout.limit(&destination.join(&placement.path)),
             )?,
-            always_by_digest: false,
+            by_digest: placement.by.contains(&MirrorSet::Digest),
+            by_tag: placement.by.contains(&MirrorSet::Tag),
         });
     }
     Ok(images)
@@ -129,25 +155,28 @@ pub fn mirror_sets(images: &[Mirrored], layout: &Layout, never_source: bool) -> 
     }
 }
 
-/// The resources of a lock at a destination: file name to content.
+/// The resources of a lock at a destination: file name to content. `source` has the signatures that the lock pins.
 ///
 /// # Errors
-/// If an image has no place there, two collide, or a rule is at fault.
+/// If an image has no place there, two collide, a signature is not at hand, or a rule is at fault.
 pub fn documents(
     lock: &Lock,
     rules: &Rules,
+    source: &dyn Source,
     destination: &Destination,
     layout: &Layout,
 ) -> Result<BTreeMap<String, String>, EmitError> {
     let images = mirrored(lock, rules, destination, layout)?;
     let by_repository = layout.max_nested_paths > 0;
     let mut files: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    let shape = Value::map([("name", layout.name.as_str().into())]);
     for rule in rules.iter() {
         for document in &rule.documents {
             let rows = match document.each.as_deref() {
                 None => vec![Value::map([])],
                 Some("digest-mirrors") => mirror_rows(&images, By::Digest, by_repository),
                 Some("tag-mirrors") => mirror_rows(&images, By::Tag, by_repository),
+                Some("signatures") => signature_rows(lock, source)?,
                 Some(table) => {
                     return Err(EmitError::Table {
                         rule: rule.name.clone(),
@@ -160,7 +189,11 @@ pub fn documents(
                 let context = Value::map([
                     ("row", row),
                     ("destination", destination.join_registry().into()),
+                    ("layout", shape.clone()),
                 ]);
+                if !holds(&document.when, &context) {
+                    continue;
+                }
                 let filled = document
                     .tree
                     .fill(&context)
@@ -178,11 +211,63 @@ pub fn documents(
     }
     files
         .into_iter()
-        .map(|(file, documents)| match yaml_stream(&documents) {
-            Ok(text) => Ok((file, text)),
-            Err(source) => Err(EmitError::Yaml { file, source }),
+        .map(|(file, documents)| {
+            let text = if file.strip_suffix(".json").is_some() {
+                json_text(&documents).map_err(|source| EmitError::Json {
+                    file: file.clone(),
+                    source,
+                })?
+            } else {
+                yaml_stream(&documents).map_err(|source| EmitError::Yaml {
+                    file: file.clone(),
+                    source,
+                })?
+            };
+            Ok((file, text))
         })
         .collect()
+}
+
+/// The one row `{data}` with every signature of a release payload, or none if there are none.
+fn signature_rows(lock: &Lock, source: &dyn Source) -> Result<Vec<Value>, EmitError> {
+    let mut seen = BTreeSet::new();
+    let mut signatures = Vec::new();
+    for pin in lock
+        .releases
+        .iter()
+        .flat_map(|release| &release.payloads)
+        .map(|payload| &payload.pin)
+        .filter(|pin| seen.insert(pin.digest))
+    {
+        for signature in &pin.signatures {
+            let blob = Blob {
+                digest: signature.digest,
+                size: signature.size,
+            };
+            let bytes = read(source, &blob, SIGNATURE_LIMIT as u64).map_err(|source| {
+                EmitError::Signature {
+                    digest: signature.digest,
+                    image: pin.image(),
+                    source,
+                }
+            })?;
+            signatures.push((pin.digest, bytes));
+        }
+    }
+    if signatures.is_empty() {
+        return Ok(Vec::new());
+    }
+    let signatures: Vec<(crate::digest::Digest, &[u8])> = signatures
+        .iter()
+        .map(|(digest, bytes)| (*digest, bytes.as_slice()))
+        .collect();
+    let map = aggregate(&signatures)?;
+    let data = map
+        .data()
+        .iter()
+        .map(|(name, text)| (name.clone(), Value::Text(text.clone())))
+        .collect();
+    Ok(vec![Value::map([("data", Value::Map(data))])])
 }
 
 /// Writes a set of files into `folder`; answers the paths that changed.
@@ -329,7 +414,8 @@ mod tests {
     fn the_resources_of_images_are_golden() {
         let rules = Rules::embedded().unwrap();
         let destination: Destination = "docker://mirror.example.test:5000/ocp".parse().unwrap();
-        let files = documents(&lock(), &rules, &destination, &Layout::default()).unwrap();
+        let store = crate::store::memory::Memory::default();
+        let files = documents(&lock(), &rules, &store, &destination, &Layout::default()).unwrap();
         assert_eq!(
             files.keys().collect::<Vec<_>>(),
             ["idms-oc-mirror.yaml", "itms-oc-mirror.yaml"],

@@ -33,15 +33,17 @@ use crate::archive::{Archive, ArchiveError, Failures, Manifest as ArchiveManifes
 use crate::digest::Digest;
 use crate::hint::Hint;
 use crate::oci::Descriptor;
-use crate::plan::graph::{Plan, PlanError};
+use crate::plan::graph::{Plan, PlanError, Root};
 use crate::plan::lock::{Block, Lock};
 use crate::plan::text::{self, LockError};
 use crate::reference::{ReferenceError, Tag};
 use crate::run::each;
 use crate::run::event::{Event, Observer, advice, joined_advice};
+use crate::run::resolve::release::{Unsigned, verify_pinned};
 use crate::run::resolve::{placements, roots};
 use crate::step::place::{Destination, Layout, PlaceError, refuse_collisions};
 use crate::step::rule::{RuleError, Rules};
+use crate::step::{Content, Fetch};
 use crate::store::disk::Store;
 use crate::store::memory::Memory;
 use crate::store::roots::{Kind, Root as StoreRoot};
@@ -207,6 +209,9 @@ pub enum ImportError {
         /// What the lock says.
         digest: Digest,
     },
+    /// A signature that the lock pins does not hold.
+    #[error("a carried release cannot be trusted")]
+    Signature(#[from] Unsigned),
     /// The plan cannot be made.
     #[error("the carried lock cannot be planned")]
     Plan(#[from] PlanError),
@@ -291,6 +296,7 @@ impl ImportError {
                 | Self::Rollback { .. }
                 | Self::Unrelated { .. }
                 | Self::RuleFile { .. }
+                | Self::Signature(_)
                 | Self::Head { .. }
                 | Self::Closure { .. }
                 | Self::Archive(_)
@@ -897,6 +903,12 @@ fn adopt(
             return Ok(incomplete(Vec::new()));
         }
     };
+    // What is wrong with the archive says more than what follows from it.
+    let files = vouch(request, &prepared, &blobs);
+    if !matches!(&files, Ok(missing) if missing.is_empty()) {
+        proof.make(None, &halt)?;
+        return Ok(incomplete(files?));
+    }
     let result = match &request.target {
         Target::Store => stage(request, request.store, &prepared, &blobs, proof)?,
         Target::Layout(layout) => stage(request, layout, &prepared, &blobs, proof)?,
@@ -1010,6 +1022,44 @@ fn stage_manifests(
             plan.read(&fetch.blob.digest, &bytes)?;
         }
     }
+}
+
+/// Brings signatures, keys and other files into the local store, wherever the images go (they are small, and belong to
+/// no repository), and verifies every pinned signature again; answers what is nowhere.
+fn vouch(
+    request: &Request<'_>,
+    prepared: &Prepared,
+    blobs: &dyn Source,
+) -> Result<Vec<Blob>, ImportError> {
+    let missing = stage_files(request.store, &prepared.lock, blobs)?;
+    if !missing.is_empty() {
+        return Ok(missing);
+    }
+    verify_pinned(&prepared.lock, &prepared.rules, request.store, &|digest| {
+        let size = request.store.size_of(digest).ok()??;
+        let blob = Blob {
+            digest: *digest,
+            size,
+        };
+        crate::store::read(request.store, &blob, 1 << 20).ok()
+    })?;
+    Ok(missing)
+}
+
+/// Brings what is no part of an image into the store; answers what is nowhere.
+fn stage_files(store: &Store, lock: &Lock, blobs: &dyn Source) -> Result<Vec<Blob>, ImportError> {
+    let mut missing = Vec::new();
+    for root in roots(lock) {
+        if root.fetch.content != Content::Opaque {
+            continue;
+        }
+        match transfer(blobs, store, &root.fetch.blob, &|_| ()) {
+            Ok(_) => {}
+            Err(TransferError::Absent { blob }) => missing.push(blob),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(missing)
 }
 
 /// What staging brought.
@@ -1131,21 +1181,35 @@ pub fn items(
     let placements = placements(lock, rules, layout)?;
     refuse_collisions(&placements, &destination.prefix, layout)?;
     let needs = needs(lock);
+    // The plan may take more of an image than the lock says.
+    let planned: BTreeMap<(&str, Digest), &Root> = plan
+        .roots()
+        .iter()
+        .map(|root| ((root.owner.as_str(), root.fetch.blob.digest), root))
+        .collect();
     let mut items = Vec::new();
     for placement in placements {
         let path = layout.limit(&destination.join(&placement.path));
         crate::reference::Repository::new(&destination.registry, &path)?;
-        let pinned = lock.images.iter().find(|image| {
-            image.pin.digest == placement.digest
-                && image.reference.parse().ok().as_ref() == Some(&placement.origin)
+        let planned = planned
+            .get(&(placement.owner.as_str(), placement.digest))
+            .copied();
+        let root = planned.cloned().unwrap_or_else(|| Root {
+            owner: placement.owner,
+            fetch: Fetch {
+                blob: Blob {
+                    digest: placement.digest,
+                    size: placement.size,
+                },
+                content: Content::Manifest {
+                    media_type: None,
+                    platforms: placement.platforms,
+                },
+                origins: Vec::new(),
+            },
         });
-        let root = plan.roots().iter().find(|root| {
-            root.fetch.blob.digest == placement.digest
-                && pinned.is_none_or(|image| root.owner == image.key().to_string())
-        });
-        let Some(root) = root else { continue };
         let manifests = plan
-            .manifests_of(root)?
+            .manifests_of(&root)?
             .into_iter()
             .map(|(blob, manifest)| (blob, manifest.clone()))
             .collect();
@@ -1154,7 +1218,7 @@ pub fn items(
             path,
             tag: placement.tag,
             manifests,
-            is_whole: plan.content_of(root)?.unread.is_empty(),
+            is_whole: plan.content_of(&root)?.unread.is_empty(),
             needs: needs.get(&placement.digest).cloned().unwrap_or_default(),
         });
     }

@@ -94,6 +94,14 @@ mod tests {
                 _ => Err(io::Error::other("no such place")),
             }
         }
+
+        fn manifest(
+            &self,
+            _: &crate::reference::Repository,
+            _: &crate::digest::Digest,
+        ) -> io::Result<Option<Vec<u8>>> {
+            Ok(None)
+        }
     }
 
     #[test]

@@ -21,8 +21,10 @@ pub struct Mirrored {
     pub origin: Reference,
     /// The repository at the destination.
     pub destination: Repository,
-    /// Listed among the digest mirrors although it was asked for by tag (release payloads, for the installer).
-    pub always_by_digest: bool,
+    /// Whether it is listed among the mirrors for pulls by digest.
+    pub by_digest: bool,
+    /// Whether it is listed among the mirrors for pulls by tag.
+    pub by_tag: bool,
 }
 
 /// Which of the two mirror sets.
@@ -46,8 +48,8 @@ pub fn mirror_rows(images: &[Mirrored], by: By, by_repository: bool) -> Vec<Valu
     let mut categories: BTreeMap<(usize, &str), BTreeMap<String, Vec<String>>> = BTreeMap::new();
     for image in images {
         let listed = match by {
-            By::Digest => image.origin.digest.is_some() || image.always_by_digest,
-            By::Tag => image.origin.tag.is_some(),
+            By::Digest => image.by_digest,
+            By::Tag => image.by_tag,
         };
         if !listed {
             continue;
@@ -146,6 +148,28 @@ pub fn yaml_stream(documents: &[Value]) -> Result<String, serde_saphyr::ser::Err
     Ok(out)
 }
 
+/// Writes documents as JSON: one as it is, several as a list of objects.
+///
+/// # Errors
+/// Never for values of [`Value`]; the type is serde's.
+pub fn json_text(documents: &[Value]) -> Result<String, serde_json::Error> {
+    let list;
+    let whole = match documents {
+        [one] => one,
+        several => {
+            list = Value::map([
+                ("apiVersion", "v1".into()),
+                ("kind", "List".into()),
+                ("items", Value::List(several.to_vec())),
+            ]);
+            &list
+        }
+    };
+    let mut text = serde_json::to_string_pretty(&Tree(whole))?;
+    text.push('\n');
+    Ok(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,7 +181,8 @@ mod tests {
             category: category.to_owned(),
             origin: origin.parse().unwrap(),
             destination: destination.parse().unwrap(),
-            always_by_digest: origin.contains("ocp-release"),
+            by_digest: origin.contains('@') || origin.contains("ocp-release"),
+            by_tag: !origin.contains('@') || origin.contains(":v1@"),
         }
     }
 

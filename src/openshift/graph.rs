@@ -647,14 +647,15 @@ impl Graph {
 
     /// The part of a graph of several architectures that one channel shows to one architecture.
     ///
-    /// Releases say in their metadata which channels they are in. The architecture is dropped from the versions,
+    /// Releases say in their metadata which channels they are in, and which architecture they are for; one that does not
+    /// is for all. The architecture is dropped from the versions,
     /// as an update service drops it.
     #[must_use]
     pub fn channel(&self, name: &str, architecture: &str) -> Self {
         let kept: Vec<usize> = (0..self.releases.len())
             .filter(|index| {
                 let release = &self.releases[*index];
-                data::architecture(release) == Some(architecture)
+                data::architecture(release).is_none_or(|own| own == architecture)
                     && release.channels().any(|channel| channel == name)
             })
             .collect();

@@ -26,7 +26,7 @@ pub fn content_source_policies(
 ) -> Result<Vec<Value>, serde_saphyr::ser::Error> {
     let mut groups: BTreeMap<&str, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
     for image in images {
-        if image.origin.digest.is_none() && !image.always_by_digest {
+        if !image.by_digest {
             continue;
         }
         let (source, mirror) = scope(
@@ -186,11 +186,13 @@ mod tests {
     const HEX: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
     fn image(category: &str, origin: &str, destination: &str) -> Mirrored {
+        let origin: crate::reference::Reference = origin.parse().unwrap();
         Mirrored {
             category: category.to_owned(),
-            origin: origin.parse().unwrap(),
             destination: destination.parse().unwrap(),
-            always_by_digest: false,
+            by_digest: origin.digest.is_some(),
+            by_tag: origin.tag.is_some(),
+            origin,
         }
     }
 

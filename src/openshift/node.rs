@@ -698,7 +698,8 @@ mod tests {
                 .parse()
                 .unwrap(),
             destination: format!("myregistry.test/{path}").parse().unwrap(),
-            always_by_digest: origin.contains("/ocp-release:"),
+            by_digest: origin.contains('@') || origin.contains("/ocp-release:"),
+            by_tag: origin.rsplit('/').next().unwrap().contains(':'),
         };
         // The table names its inputs; these are images of their kind, at the places that it expects.
         let release = |prefix: &str| {

@@ -120,6 +120,7 @@ fn origin(plan: &Plan, blob: &Blob) -> Option<String> {
         Origin::Repository(repository) => repository.to_string(),
         Origin::Layout(path) => format!("oci://{path}"),
         Origin::Url(url) => url.clone(),
+        Origin::Signature(path) => path.clone(),
     })
 }
 

@@ -16,13 +16,33 @@ use super::event::{Event, Observer, one_line};
 use crate::digest::Digest;
 use crate::oci::MANIFEST_LIMIT;
 use crate::plan::graph::{Plan, PlanError};
+use crate::reference::Repository;
 use crate::step::{Content, Fetch, Origin};
+use crate::store::disk::Store;
+use crate::store::memo::Memo;
+use crate::store::memory::Memory;
 use crate::store::{Blob, Damage, Moved, Sink, Source, TransferError, read, transfer};
 
-/// A place that holds blobs, both ways.
-pub trait Depot: Source + Sink {}
+/// A place that holds blobs, both ways, and remembers what work yielded.
+pub trait Depot: Source + Sink + Memo {
+    /// The size of a blob that is here; `None` if it is not.
+    ///
+    /// # Errors
+    /// If the place cannot tell.
+    fn size_of(&self, digest: &Digest) -> io::Result<Option<u64>>;
+}
 
-impl<T: Source + Sink> Depot for T {}
+impl Depot for Store {
+    fn size_of(&self, digest: &Digest) -> io::Result<Option<u64>> {
+        Self::size_of(self, digest).map_err(io::Error::from)
+    }
+}
+
+impl Depot for Memory {
+    fn size_of(&self, digest: &Digest) -> io::Result<Option<u64>> {
+        Ok(Self::size_of(self, digest))
+    }
+}
 
 /// Where fetches go for their bytes.
 pub trait Upstream: Sync {
@@ -31,6 +51,13 @@ pub trait Upstream: Sync {
     /// # Errors
     /// If there is no such place (a layout that is no layout).
     fn source(&self, origin: &Origin, content: &Content) -> io::Result<Box<dyn Source + '_>>;
+
+    /// The manifest of that digest, whose size nobody knows yet; `None` if the repository has not got it. Whoever asks
+    /// verifies.
+    ///
+    /// # Errors
+    /// If the repository cannot be asked.
+    fn manifest(&self, repository: &Repository, digest: &Digest) -> io::Result<Option<Vec<u8>>>;
 }
 
 /// How many at once, and how often again.
@@ -139,6 +166,7 @@ fn host(origin: &Origin) -> String {
         Origin::Repository(repository) => repository.registry().to_owned(),
         Origin::Layout(path) => path.clone(),
         Origin::Url(url) => url.split('/').nth(2).unwrap_or_default().to_owned(),
+        Origin::Signature(_) => "the signature stores".to_owned(),
     }
 }
 
@@ -148,6 +176,7 @@ fn place(origin: &Origin) -> String {
         Origin::Repository(repository) => repository.to_string(),
         Origin::Layout(path) => format!("oci:{path}"),
         Origin::Url(url) => url.clone(),
+        Origin::Signature(path) => format!("{path} in the signature stores"),
     }
 }
 
@@ -516,7 +545,7 @@ impl Source for StoppableSource<'_> {
 }
 
 /// Fetches one blob from the first of its origins that has it right.
-fn fetch_one(
+pub(super) fn fetch_one(
     fetch: &Fetch,
     upstream: &dyn Upstream,
     store: &dyn Depot,
@@ -623,6 +652,10 @@ mod tests {
                 }
             }
             Ok(Box::new(By(self)))
+        }
+
+        fn manifest(&self, _: &Repository, _: &Digest) -> io::Result<Option<Vec<u8>>> {
+            Ok(None)
         }
     }
 

@@ -1,35 +1,51 @@
 //! Locking: every question of a config is answered and pinned.
 //!
-//! Only what was asked anew is asked upstream; a pin whose request has not changed is kept. Questions are asked in
+//! Only what was asked anew is asked upstream; a block whose request has not changed is kept. Blocks are answered in
 //! parallel and recorded in the order of the config, so timing cannot change the lock. Manifests of new pins are
-//! brought into the store, which makes every size exact; layers are not.
+//! brought into the store, which makes every size exact; layers are not, but for those that a list is read out of.
+//!
+//! ```text
+//! rows of the config --expected--> blocks: a key and a want each     pure, also for `lock --check`
+//! a block --answer--> NewBlock, or what is in the way                one module per kind, by the Means of the run
+//! NewBlocks --lock--> Lock                                           in fixed order
+//! ```
 //!
 //! [`Names`] is the capability to observe. Nothing else in the library can ask a mutable name, and only [`lock`] takes
 //! one.
 
+pub mod file;
+pub mod image;
+pub mod means;
+pub mod release;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 
 use regex::Regex;
 
-use super::event::{Observer, advice, joined_advice, one_line};
+use super::event::{Observer, joined_advice};
 use super::realise::{Depot, Extent, Limits, Report, Upstream, realise};
 use crate::canon::Value;
 use crate::digest::Digest;
 use crate::hint::Hint;
-use crate::oci::{Manifest, PlatformName};
+use crate::oci::PlatformName;
 use crate::plan::graph::{Plan, PlanError, Root};
-use crate::plan::key::BlockKey;
-use crate::plan::lock::{Image, Lock, NewBlock, Origin as PinOrigin, Pin, Skip, Want};
-use crate::reference::{ImageName, ReferenceError};
-use crate::step::hole::HoleError;
-use crate::step::place::{Layout, PlaceError, Placement, place, refuse_collisions};
-use crate::step::rule::{BlockKind, Rule, Rules};
-use crate::step::{Content, Fetch, Kind, Observe, Origin};
+use crate::plan::key::{BlockKey, ReleaseName, Role};
+use crate::plan::lock::{
+    Block as LockBlock, Blocked, Lock, NewBlock, Origin as PinOrigin, Pin, Skip, Want,
+};
+use crate::reference::{ImageName, Reference, ReferenceError};
+use crate::step::hole::{HoleError, look_up};
+use crate::step::place::{Layout, PlaceError, Placement, Subject, place, refuse_collisions};
+use crate::step::rule::{Block, BlockKind, Rule, Rules};
+use crate::step::{Address, Content, Fetch, Kind, Origin};
 use crate::store::Blob;
+use means::{Exclusions, Means, Problem, origin_of};
+use release::Services;
+
+/// Blocks that are answered at once; each may ask for many things at once.
+const BLOCKS_AT_ONCE: usize = 4;
 
 /// Who answers a mutable name: the capability to observe.
 pub trait Names: Sync {
@@ -37,7 +53,13 @@ pub trait Names: Sync {
     ///
     /// # Errors
     /// If nobody could be asked.
-    fn resolve(&self, question: &Observe) -> io::Result<Option<Answer>>;
+    fn resolve(&self, name: &ImageName) -> io::Result<Option<Answer>>;
+
+    /// What is at an address now, at most `limit` bytes; `None` if nothing is.
+    ///
+    /// # Errors
+    /// If nobody could be asked, or there are more bytes.
+    fn get(&self, address: &Address, limit: u64) -> io::Result<Option<Vec<u8>>>;
 }
 
 /// What a mutable name means.
@@ -71,6 +93,12 @@ pub struct Request {
     pub blocked: Vec<String>,
     /// Images to leave out from now on, with the reason.
     pub skips: Vec<(String, String)>,
+    /// Risks of updates to accept from now on, by name.
+    pub risks: Vec<String>,
+    /// What the settings say of the kinds of content, as holes name it (`settings.signatures.policy`).
+    pub settings: BTreeMap<String, Value>,
+    /// Files that wants depend on: the name as the user wrote it, and the bytes.
+    pub files: Vec<(String, Vec<u8>)>,
 }
 
 /// What a request comes to before anything is asked.
@@ -80,14 +108,23 @@ pub struct Expected {
     pub key: BlockKey,
     /// The request as the block repeats it.
     pub want: Want,
-    /// The image.
-    pub image: ImageName,
+    /// The image, where the block is one image.
+    pub image: Option<ImageName>,
     /// Only these children of an index.
     pub platforms: Vec<PlatformName>,
     /// The rule.
     pub rule: String,
     /// Where it was asked for.
     pub at: String,
+}
+
+/// A block that answers a request, and what should be said about it.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The block.
+    pub block: NewBlock,
+    /// Remarks that do not stop anything.
+    pub notes: Vec<String>,
 }
 
 /// Why a config cannot be locked.
@@ -153,13 +190,11 @@ pub enum ResolveError {
         /// What would be asked, and why.
         questions: Vec<String>,
     },
-    /// Names mean nothing upstream, or nobody answered.
-    #[error("{} could not be answered:\n{}", count(problems.len(), "request"), lines(problems))]
+    /// Names mean nothing upstream, nobody answered, or the answer cannot be used.
+    #[error("{} could not be answered:\n{}", count(problems.len(), "request"), placed(problems))]
     Unanswered {
-        /// What was asked, and what came.
-        problems: Vec<String>,
-        /// What each of them advises, where it does.
-        advice: Vec<Option<String>>,
+        /// Where it was asked for, and what is in the way.
+        problems: Vec<(String, Problem)>,
     },
     /// What was answered cannot be used.
     #[error("{at}: {key} cannot be pinned")]
@@ -188,6 +223,14 @@ pub enum ResolveError {
     Stopped,
 }
 
+impl ResolveError {
+    /// Whether something could not be trusted.
+    #[must_use]
+    pub fn is_trust(&self) -> bool {
+        matches!(self, Self::Unanswered { problems } if problems.iter().any(|(_, problem)| problem.is_trust))
+    }
+}
+
 impl Hint for ResolveError {
     fn hint(&self) -> Option<String> {
         match self {
@@ -196,8 +239,8 @@ impl Hint for ResolveError {
                 Some("list it once, or give one of them another targetRepo".to_owned())
             }
             Self::Offline { .. } => Some("run `imgbuild lock` without --offline".to_owned()),
-            Self::Unanswered { advice, .. } => Some(joined_advice(
-                advice.iter().cloned(),
+            Self::Unanswered { problems } => Some(joined_advice(
+                problems.iter().map(|(_, problem)| problem.hint.clone()),
                 "mend the names, or leave an image out with `imgbuild lock --skip IMAGE --reason TEXT`",
             )),
             Self::Plan { source, .. } => source.hint(),
@@ -223,6 +266,14 @@ fn lines(items: &[String]) -> String {
         .join("\n")
 }
 
+fn placed(problems: &[(String, Problem)]) -> String {
+    let texts: Vec<String> = problems
+        .iter()
+        .map(|(at, problem)| format!("{at}: {}", problem.text))
+        .collect();
+    lines(&texts)
+}
+
 /// What locking needs besides the request.
 pub struct Resolver<'a> {
     /// The rules in force.
@@ -239,6 +290,8 @@ pub struct Resolver<'a> {
     pub observer: Observer<'a>,
     /// Set to stop.
     pub stop: &'a AtomicBool,
+    /// Where release services are.
+    pub services: Services,
     /// Told of every answer to a mutable name: the question and the digest, for the evidence log.
     pub evidence: &'a (dyn Fn(&str, Option<Digest>) + Sync),
 }
@@ -256,8 +309,8 @@ pub struct Locked {
     pub notes: Vec<String>,
 }
 
-/// What a request comes to, before anything is asked: one entry per block, in the order of the config. Images that
-/// are blocked or skipped are left out; `notes` says which.
+/// What a request comes to, before anything is asked: one entry per block, in the order of the config, then what
+/// follows from several of them. Images that are blocked or skipped are left out; `notes` says which.
 ///
 /// # Errors
 /// If a row does not fit its rule, or asks for one thing in two ways.
@@ -267,6 +320,93 @@ pub fn expected(
     skips: &[Skip],
     notes: &mut Vec<String>,
 ) -> Result<Vec<Expected>, ResolveError> {
+    expected_by(request, rules, &exclusions(request, skips)?, notes)
+}
+
+fn expected_by(
+    request: &Request,
+    rules: &Rules,
+    exclusions: &Exclusions,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Expected>, ResolveError> {
+    let additions = additions(request, rules, notes)?;
+    let mut out: Vec<Expected> = Vec::new();
+    let mut seen: BTreeMap<BlockKey, usize> = BTreeMap::new();
+    for asked in &request.asked {
+        for expected in expect(asked, request, rules, &additions)? {
+            if let Some((name, why)) = left_out(&expected, rules, exclusions) {
+                notes.push(format!("{}: {name} {why}", asked.at));
+                continue;
+            }
+            match seen.get(&expected.key) {
+                None => {
+                    seen.insert(expected.key.clone(), out.len());
+                    out.push(expected);
+                }
+                Some(&first) if out[first].want == expected.want => {
+                    notes.push(format!(
+                        "{}: {} is also asked for at {}",
+                        expected.at, expected.key, out[first].at
+                    ));
+                }
+                Some(&first) => {
+                    return Err(ResolveError::Twice {
+                        key: expected.key.to_string(),
+                        first: out[first].at.clone(),
+                        second: expected.at,
+                        differing: out[first].want.differing(&expected.want).join(", "),
+                    });
+                }
+            }
+        }
+    }
+    let across = release::across(&out);
+    out.extend(across);
+    // Files that a want names travel as blocks of their own.
+    let named: BTreeMap<Digest, &Expected> = out
+        .iter()
+        .rev()
+        .flat_map(|expected| {
+            let keys = match expected.want.get("keys") {
+                Some(Value::List(keys)) => keys.as_slice(),
+                _ => &[],
+            };
+            keys.iter()
+                .filter_map(|key| match key {
+                    Value::Text(text) => text.parse().ok(),
+                    _ => None,
+                })
+                .map(move |digest| (digest, expected))
+        })
+        .collect();
+    let mut files: Vec<Expected> = Vec::new();
+    for (name, bytes) in &request.files {
+        let digest = Digest::of(bytes);
+        let Some(needed) = named.get(&digest) else {
+            continue;
+        };
+        let key = BlockKey::File {
+            reference: name.clone(),
+        };
+        if files.iter().all(|file| file.key != key) {
+            files.push(Expected {
+                key,
+                want: Want::new([
+                    ("rule", Value::from(needed.rule.as_str())),
+                    ("sha256", Value::Digest(digest)),
+                ]),
+                image: None,
+                platforms: Vec::new(),
+                rule: needed.rule.clone(),
+                at: needed.at.clone(),
+            });
+        }
+    }
+    out.extend(files);
+    Ok(out)
+}
+
+fn exclusions(request: &Request, skips: &[Skip]) -> Result<Exclusions, ResolveError> {
     let patterns = request
         .blocked
         .iter()
@@ -277,82 +417,36 @@ pub fn expected(
             })
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let mut out: Vec<Expected> = Vec::new();
-    let mut seen: BTreeMap<BlockKey, usize> = BTreeMap::new();
-    for asked in &request.asked {
-        let expected = expect(asked, rules)?;
-        let name = expected.image.to_string();
-        if let Some(skip) = skips.iter().find(|skip| skips_image(skip, &expected)) {
-            notes.push(format!("{}: {name} is skipped: {}", asked.at, skip.reason));
-            continue;
-        }
-        if let Some(pattern) = blocked_by(&patterns, &expected, rules) {
-            notes.push(format!("{}: {name} is blocked by {pattern:?}", asked.at));
-            continue;
-        }
-        match seen.get(&expected.key) {
-            None => {
-                seen.insert(expected.key.clone(), out.len());
-                out.push(expected);
-            }
-            Some(&first) if out[first].want == expected.want => {
-                notes.push(format!(
-                    "{}: {} is also asked for at {}",
-                    expected.at, expected.key, out[first].at
-                ));
-            }
-            Some(&first) => {
-                return Err(ResolveError::Twice {
-                    key: expected.key.to_string(),
-                    first: out[first].at.clone(),
-                    second: expected.at,
-                    differing: out[first].want.differing(&expected.want).join(", "),
-                });
-            }
-        }
-    }
-    Ok(out)
+    Ok(Exclusions::new(patterns, skips.to_vec()))
 }
 
-fn skips_image(skip: &Skip, expected: &Expected) -> bool {
-    let name = expected.image.to_string();
-    skip.image == name
-        || matches!(&expected.key, BlockKey::Image { reference, .. } if *reference == skip.image)
-}
-
-/// The pattern that blocks an image, by its origin or by the place it would have.
-fn blocked_by<'a>(patterns: &'a [Regex], expected: &Expected, rules: &Rules) -> Option<&'a str> {
-    let origin = expected.image.to_string();
-    let origin = origin
-        .split_once("://")
-        .map_or(origin.as_str(), |(_, rest)| rest)
-        .to_owned();
-    let digest = match &expected.image {
+/// Why a block that is one image is left out, if it is: its name, and the reason.
+fn left_out(
+    expected: &Expected,
+    rules: &Rules,
+    exclusions: &Exclusions,
+) -> Option<(String, String)> {
+    let image = expected.image.as_ref()?;
+    let name = image.to_string();
+    let reference = match &expected.key {
+        BlockKey::Image { reference, .. } => reference.as_str(),
+        _ => name.as_str(),
+    };
+    let digest = match image {
         ImageName::Registry(name) => name.digest,
         ImageName::Layout(name) => name.digest,
     };
-    let destination = rules.get(&expected.rule).and_then(|rule| {
-        let digest = digest.unwrap_or_else(|| Digest::from_bytes([0; 32]));
-        place(
-            rule,
-            &Layout::default(),
-            &expected.image,
-            &want_value(&expected.want),
-            None,
-            digest,
-        )
-        .ok()
+    let placed = rules.get(&expected.rule).and_then(|rule| {
+        let blob = Blob {
+            digest: digest.unwrap_or_else(|| Digest::from_bytes([0; 32])),
+            size: 0,
+        };
+        let subject = Subject::alone(image, want_value(&expected.want), blob);
+        place(rule, &Layout::default(), &subject).ok()
     });
-    let destination = destination.map(|placement| format!("{}:{}", placement.path, placement.tag));
-    patterns
-        .iter()
-        .find(|pattern| {
-            pattern.is_match(&origin)
-                || destination
-                    .as_deref()
-                    .is_some_and(|text| pattern.is_match(text))
-        })
-        .map(Regex::as_str)
+    let placed = placed.map(|placement| format!("{}:{}", placement.path, placement.tag));
+    let why = exclusions.excludes(&[&name, reference], placed.as_deref())?;
+    Some((name, why))
 }
 
 /// A want as the values that holes are filled from.
@@ -361,11 +455,118 @@ pub fn want_value(want: &Want) -> Value {
     Value::Map(want.settings().clone())
 }
 
-fn expect(asked: &Asked, rules: &Rules) -> Result<Expected, ResolveError> {
-    let rule = rules.get(&asked.rule).ok_or_else(|| ResolveError::Rule {
+/// The names of a block as the values that holes are filled from.
+#[must_use]
+pub fn block_value(key: &BlockKey) -> Value {
+    let mut names = BTreeMap::new();
+    let mut set = |name: &str, text: &str| {
+        names.insert(name.to_owned(), Value::from(text));
+    };
+    match key {
+        BlockKey::Release { name, arch } => {
+            match name {
+                ReleaseName::Channel(channel) => set("channel", channel),
+                ReleaseName::Reference(reference) => set("ref", reference),
+            }
+            set("arch", arch);
+        }
+        BlockKey::Catalog { reference, .. }
+        | BlockKey::Image { reference, .. }
+        | BlockKey::Chart { reference, .. }
+        | BlockKey::File { reference } => set("ref", reference),
+        BlockKey::Package { catalog, name, .. } => {
+            set("ref", catalog);
+            set("package", name);
+        }
+        _ => {}
+    }
+    Value::Map(names)
+}
+
+/// What rows add to the blocks of other rules, by rule.
+fn additions(
+    request: &Request,
+    rules: &Rules,
+    notes: &mut Vec<String>,
+) -> Result<BTreeMap<String, BTreeMap<String, Value>>, ResolveError> {
+    let mut additions: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
+    for asked in &request.asked {
+        let rule = rule_called(asked, rules)?;
+        let Some(adds) = &rule.adds else { continue };
+        let context = context(asked, request, None);
+        let want = adds
+            .want
+            .fill(&context)
+            .map_err(|source| ResolveError::Hole {
+                at: asked.at.clone(),
+                rule: rule.name.clone(),
+                source,
+            })?;
+        if !request.asked.iter().any(|other| other.rule == adds.rule) {
+            notes.push(format!(
+                "{}: nothing is asked for that this could add to",
+                asked.at
+            ));
+        }
+        if let Some(Value::Map(want)) = want {
+            additions.entry(adds.rule.clone()).or_default().extend(want);
+        }
+    }
+    Ok(additions)
+}
+
+fn rule_called<'a>(asked: &Asked, rules: &'a Rules) -> Result<&'a Rule, ResolveError> {
+    rules.get(&asked.rule).ok_or_else(|| ResolveError::Rule {
         at: asked.at.clone(),
         rule: asked.rule.clone(),
-    })?;
+    })
+}
+
+fn context(asked: &Asked, request: &Request, each: Option<&Value>) -> Value {
+    let mut context = BTreeMap::from([
+        ("row".to_owned(), asked.row.clone()),
+        ("settings".to_owned(), Value::Map(request.settings.clone())),
+    ]);
+    if let Some(each) = each {
+        context.insert("each".to_owned(), each.clone());
+    }
+    Value::Map(context)
+}
+
+/// The blocks that a row comes to.
+fn expect(
+    asked: &Asked,
+    request: &Request,
+    rules: &Rules,
+    additions: &BTreeMap<String, BTreeMap<String, Value>>,
+) -> Result<Vec<Expected>, ResolveError> {
+    let rule = rule_called(asked, rules)?;
+    let Some(block) = &rule.block else {
+        return Ok(Vec::new());
+    };
+    let contexts = match &block.each {
+        None => vec![context(asked, request, None)],
+        Some(path) => match look_up(&context(asked, request, None), path) {
+            Some(Value::List(values)) => values
+                .iter()
+                .map(|value| context(asked, request, Some(value)))
+                .collect(),
+            _ => Vec::new(),
+        },
+    };
+    contexts
+        .iter()
+        .map(|context| expect_one(asked, rule, block, context, additions.get(&rule.name)))
+        .collect()
+}
+
+fn expect_one(
+    asked: &Asked,
+    rule: &Rule,
+    block: &Block,
+    context: &Value,
+    additions: Option<&BTreeMap<String, Value>>,
+) -> Result<Expected, ResolveError> {
     let hole = |source| ResolveError::Hole {
         at: asked.at.clone(),
         rule: rule.name.clone(),
@@ -375,60 +576,59 @@ fn expect(asked: &Asked, rules: &Rules) -> Result<Expected, ResolveError> {
         at: asked.at.clone(),
         rule: format!("{} with a block", rule.name),
     };
-    let block = rule.block.as_ref().ok_or_else(missing)?;
-    let context = Value::map([("row", asked.row.clone())]);
-    let reference = block
-        .reference
-        .fill_text(&context)
-        .map_err(hole)?
-        .unwrap_or_default();
-    let want = match block.want.fill(&context).map_err(hole)? {
-        Some(Value::Map(entries)) => Want::new(entries),
-        _ => Want::default(),
+    let fill = |template: Option<&crate::step::hole::Template>| match template {
+        Some(template) => template.fill_text(context).map_err(hole),
+        None => Ok(None),
     };
-    let question = rule
-        .steps
-        .iter()
-        .find(|step| step.kind == Kind::ResolveTag)
-        .ok_or_else(missing)?;
-    let image =
-        parameter(&question.with.fill(&context).map_err(hole)?, "image").unwrap_or_default();
-    let image: ImageName = image.parse().map_err(|source| ResolveError::Name {
-        at: asked.at.clone(),
-        source,
-    })?;
-    let pin = rule
-        .steps
-        .iter()
-        .find(|step| step.name == block.pin)
-        .ok_or_else(missing)?;
-    let platforms = match pin.with.fill(&context).map_err(hole)? {
-        Some(Value::Map(with)) => match with.get("platforms") {
-            Some(Value::List(names)) => names
-                .iter()
-                .filter_map(|name| {
-                    if let Value::Text(name) = name {
-                        Some(name)
-                    } else {
-                        None
-                    }
-                })
-                .map(|name| {
-                    name.parse().map_err(|source| ResolveError::Platform {
-                        at: asked.at.clone(),
-                        source,
-                    })
-                })
-                .collect::<Result<Vec<PlatformName>, _>>()?,
-            _ => Vec::new(),
-        },
-        _ => Vec::new(),
+    let mut want = match block.want.fill(context).map_err(hole)? {
+        Some(Value::Map(entries)) => entries,
+        _ => BTreeMap::new(),
     };
+    want.extend(
+        additions
+            .into_iter()
+            .flatten()
+            .map(|(name, value)| (name.clone(), value.clone())),
+    );
+    let want = Want::new(want);
+    let reference = fill(block.reference.as_ref())?;
+    let mut image = None;
+    let mut platforms = Vec::new();
     let key = match block.kind {
-        BlockKind::Image => BlockKey::Image {
-            reference,
-            target: want.text("target").map(str::to_owned),
+        BlockKind::Release => BlockKey::Release {
+            name: match (reference, fill(block.channel.as_ref())?) {
+                (Some(reference), _) => ReleaseName::Reference(reference),
+                (None, channel) => ReleaseName::Channel(channel.unwrap_or_default()),
+            },
+            arch: fill(block.arch.as_ref())?.unwrap_or_default(),
         },
+        BlockKind::Image => {
+            let question = rule
+                .steps
+                .iter()
+                .find(|step| step.kind == Kind::ResolveTag)
+                .ok_or_else(missing)?;
+            let name = texts(&question.with.fill(context).map_err(hole)?, "image");
+            let name = name.into_iter().next().unwrap_or_default();
+            image = Some(name.parse().map_err(|source| ResolveError::Name {
+                at: asked.at.clone(),
+                source,
+            })?);
+            let pin = rule
+                .steps
+                .iter()
+                .find(|step| step.name == block.pin)
+                .ok_or_else(missing)?;
+            let names = texts(&pin.with.fill(context).map_err(hole)?, "platforms");
+            platforms = image::platforms(&names).map_err(|source| ResolveError::Platform {
+                at: asked.at.clone(),
+                source,
+            })?;
+            BlockKey::Image {
+                reference: reference.unwrap_or_default(),
+                target: want.text("target").map(str::to_owned),
+            }
+        }
     };
     Ok(Expected {
         key,
@@ -440,14 +640,63 @@ fn expect(asked: &Asked, rules: &Rules) -> Result<Expected, ResolveError> {
     })
 }
 
-fn parameter(with: &Option<Value>, name: &str) -> Option<String> {
-    match with {
-        Some(Value::Map(with)) => match with.get(name) {
-            Some(Value::Text(text)) => Some(text.clone()),
+/// The texts under a name of a filled tree: one, or a list of them.
+fn texts(with: &Option<Value>, name: &str) -> Vec<String> {
+    let Some(Value::Map(with)) = with else {
+        return Vec::new();
+    };
+    let list = match with.get(name) {
+        Some(Value::List(items)) => items.as_slice(),
+        Some(one) => std::slice::from_ref(one),
+        None => &[],
+    };
+    list.iter()
+        .filter_map(|item| match item {
+            Value::Text(text) => Some(text.clone()),
             _ => None,
-        },
-        _ => None,
+        })
+        .collect()
+}
+
+/// Answers one block by the module of its kind.
+fn answer(expected: &Expected, rules: &Rules, means: &Means<'_>) -> Result<Found, Vec<Problem>> {
+    let rule = || {
+        rules.get(&expected.rule).ok_or_else(|| {
+            vec![Problem::new(format!(
+                "no rule is called {:?}",
+                expected.rule
+            ))]
+        })
+    };
+    match &expected.key {
+        BlockKey::Image { .. } => image::answer(expected, means),
+        BlockKey::Release { .. } => release::answer(expected, rule()?, means),
+        BlockKey::File { .. } => file::answer(expected, means),
+        other => Err(vec![Problem::new(format!(
+            "nothing here can answer {other}"
+        ))]),
     }
+}
+
+/// Whether answering a block asks a mutable name; what is at hand can be had offline.
+const fn asks(key: &BlockKey) -> bool {
+    !matches!(key, BlockKey::File { .. })
+}
+
+/// What a block asks, for people.
+fn question(expected: &Expected) -> String {
+    match &expected.image {
+        Some(image) => image.to_string(),
+        None => release::question(&expected.key),
+    }
+}
+
+/// Whether other exclusions than before may change what a block holds.
+const fn is_composed(key: &BlockKey) -> bool {
+    matches!(
+        key,
+        BlockKey::Release { .. } | BlockKey::Catalog { .. } | BlockKey::Chart { .. }
+    )
 }
 
 /// Locks a request: keeps what `previous` has pinned already, unless `renew` says to ask again.
@@ -461,6 +710,154 @@ pub fn lock(
     resolver: &Resolver<'_>,
 ) -> Result<Locked, ResolveError> {
     let mut notes = Vec::new();
+    let skips = skips(request, previous);
+    let exclusions = exclusions(request, &skips)?;
+    let wanted = expected_by(request, resolver.rules, &exclusions, &mut notes)?;
+    let excludes_anew = previous.is_some_and(|lock| {
+        let patterns: BTreeSet<&str> = request.blocked.iter().map(String::as_str).collect();
+        let before: BTreeSet<&str> = lock.blocked.iter().map(|one| one.name.as_str()).collect();
+        let mut old = lock.skips.clone();
+        let mut new = skips.clone();
+        old.sort();
+        new.sort();
+        patterns != before || old != new
+    });
+    let mut lock = Lock::default();
+    // What is known already.
+    let mut open: Vec<usize> = Vec::new();
+    let mut again: Vec<usize> = Vec::new();
+    let mut kept = 0;
+    for (index, expected) in wanted.iter().enumerate() {
+        let known = previous
+            .and_then(|lock| lock.find(&expected.key))
+            .filter(|block| block.want() == Some(&expected.want));
+        match known {
+            Some(block) if !renew(&expected.key) => {
+                if is_composed(&expected.key) && excludes_anew {
+                    again.push(index);
+                } else {
+                    kept += block.pins().len();
+                    put(&mut lock, block);
+                }
+            }
+            _ => open.push(index),
+        }
+    }
+    refuse_offline(&wanted, &open, previous, resolver)?;
+    let mut risks: BTreeSet<String> = request.risks.iter().cloned().collect();
+    risks.extend(previous.map(release::accepted).unwrap_or_default());
+    let risks: Vec<String> = risks.into_iter().collect();
+    let files: BTreeMap<Digest, (String, Vec<u8>)> = request
+        .files
+        .iter()
+        .map(|(name, bytes)| (Digest::of(bytes), (name.clone(), bytes.clone())))
+        .collect();
+    let means = Means::new(resolver, &exclusions, &files, &risks);
+    let asked: Vec<(usize, bool)> = open
+        .iter()
+        .map(|index| (*index, false))
+        .chain(again.iter().map(|index| (*index, true)))
+        .collect();
+    let results = super::gather(asked.len(), BLOCKS_AT_ONCE, resolver.stop, |slot| {
+        let (index, is_known) = asked[slot];
+        let expected = &wanted[index];
+        let known = previous.and_then(|lock| lock.find(&expected.key));
+        match (is_known, known, resolver.rules.get(&expected.rule)) {
+            (true, Some(LockBlock::Release(release)), Some(rule)) => {
+                release::refresh(release, expected, rule, &means)
+            }
+            _ => answer(expected, resolver.rules, &means),
+        }
+    });
+    if resolver.stop.load(std::sync::atomic::Ordering::Relaxed) {
+        return Err(ResolveError::Stopped);
+    }
+    let mut answered = Lock::default();
+    let mut problems = Vec::new();
+    for ((index, _), result) in asked.iter().zip(results.ok_or(ResolveError::Stopped)?) {
+        let at = &wanted[*index].at;
+        match result {
+            Ok(found) => {
+                notes.extend(found.notes.into_iter().map(|note| format!("{at}: {note}")));
+                answered
+                    .put(found.block.clone())
+                    .expect("a block that is answered alone stands alone");
+                lock.put(found.block)
+                    .expect("a block that is answered alone stands alone");
+            }
+            Err(more) => {
+                problems.extend(more.into_iter().map(|problem| (at.clone(), problem)));
+            }
+        }
+    }
+    if !problems.is_empty() {
+        return Err(ResolveError::Unanswered { problems });
+    }
+    let made = answered.owners().map(|(_, pins)| pins.len()).sum();
+    complete(&answered, &wanted, resolver)?;
+    for risk in &request.risks {
+        let used = lock
+            .releases
+            .iter()
+            .any(|release| release.risks.iter().any(|one| one.name == *risk));
+        if !used {
+            notes.push(format!(
+                "no path that is locked anew needs the risk {risk}: it is not recorded"
+            ));
+        }
+    }
+    // Where nothing was derived anew, a kept block may lack an image by a skip that nobody looked at.
+    let is_kept = !excludes_anew && wanted.iter().any(|expected| is_composed(&expected.key));
+    for skip in skips {
+        if exclusions.was_used(&skip) || previous.is_some() && is_kept {
+            lock.skips.push(skip);
+        } else {
+            notes.push(format!(
+                "nothing asks for {} any more: its skip is dropped",
+                skip.image
+            ));
+        }
+    }
+    for name in &request.blocked {
+        if !lock.blocked.iter().any(|blocked| blocked.name == *name) {
+            lock.blocked.push(Blocked { name: name.clone() });
+        }
+    }
+    if let Some(previous) = previous {
+        lock.comments.clone_from(&previous.comments);
+    }
+    record_rules(request, resolver.rules, &mut lock);
+    lock.sort();
+    let placements =
+        placements(&lock, resolver.rules, &Layout::default()).map_err(ResolveError::Place)?;
+    refuse_collisions(&placements, "", &Layout::default()).map_err(ResolveError::Place)?;
+    Ok(Locked {
+        lock,
+        kept,
+        made,
+        notes,
+    })
+}
+
+/// Takes a block of an earlier lock over, with what stands in it.
+fn put(lock: &mut Lock, block: LockBlock<'_>) {
+    let new = match block {
+        LockBlock::Release(release) => NewBlock::Release(release.clone()),
+        LockBlock::Catalog(catalog) => NewBlock::Catalog(catalog.clone()),
+        LockBlock::Image(image) => NewBlock::Image(image.clone()),
+        LockBlock::Chart(chart) => NewBlock::Chart(chart.clone()),
+        LockBlock::File(file) => NewBlock::File(file.clone()),
+        // These come with what they stand in, or from the request.
+        LockBlock::Payload(..)
+        | LockBlock::Package(..)
+        | LockBlock::Blocked(_)
+        | LockBlock::Skip(_) => return,
+    };
+    lock.put(new).expect("no package comes alone");
+}
+
+/// The skips of an earlier lock and of the request.
+fn skips(request: &Request, previous: Option<&Lock>) -> Vec<Skip> {
     let mut skips: Vec<Skip> = previous.map(|lock| lock.skips.clone()).unwrap_or_default();
     for (image, reason) in &request.skips {
         skips.retain(|skip| skip.image != *image);
@@ -469,64 +866,54 @@ pub fn lock(
             reason: reason.clone(),
         });
     }
-    let all = expected(request, resolver.rules, &[], &mut Vec::new())?;
-    skips.retain(|skip| {
-        let matches = all.iter().any(|expected| skips_image(skip, expected));
-        if !matches {
-            notes.push(format!(
-                "nothing asks for {} any more: its skip is dropped",
-                skip.image
-            ));
-        }
-        matches
-    });
-    let wanted = expected(request, resolver.rules, &skips, &mut notes)?;
-    // What is known already.
-    let mut blocks: Vec<Option<Image>> = Vec::new();
-    let mut open: Vec<usize> = Vec::new();
-    for (index, expected) in wanted.iter().enumerate() {
-        let known = previous.and_then(|lock| {
-            lock.images
-                .iter()
-                .find(|image| image.key() == expected.key && image.want == expected.want)
-        });
-        match known {
-            Some(image) if !renew(&expected.key) => blocks.push(Some(image.clone())),
-            _ => {
-                blocks.push(None);
-                open.push(index);
-            }
-        }
+    skips
+}
+
+/// Without names, nothing that is open can be answered.
+fn refuse_offline(
+    wanted: &[Expected],
+    open: &[usize],
+    previous: Option<&Lock>,
+    resolver: &Resolver<'_>,
+) -> Result<(), ResolveError> {
+    let questions: Vec<String> = open
+        .iter()
+        .map(|index| &wanted[*index])
+        .filter(|expected| asks(&expected.key))
+        .map(|expected| {
+            let why = match previous
+                .and_then(|lock| lock.find(&expected.key))
+                .and_then(|block| block.want().cloned())
+            {
+                Some(want) if want == expected.want => "an update was asked for".to_owned(),
+                Some(want) => format!("{} changed", want.differing(&expected.want).join(", ")),
+                None => "it is new".to_owned(),
+            };
+            format!("{}: {} ({why})", expected.at, question(expected))
+        })
+        .collect();
+    if resolver.names.is_some() || questions.is_empty() {
+        Ok(())
+    } else {
+        Err(ResolveError::Offline { questions })
     }
-    let kept = wanted.len() - open.len();
-    let made = open.len();
-    let answers = answer(&wanted, &open, previous, resolver)?;
-    let mut roots = Vec::new();
-    for (index, answer) in &answers {
-        let blob = Blob::of(&answer.bytes);
-        let expected = &wanted[*index];
-        if !resolver.store.holds(&blob).map_err(ResolveError::Store)? {
-            let mut bytes = crate::store::Verified::new(Box::new(answer.bytes.as_slice()), blob);
-            resolver
-                .store
-                .write(&blob, &mut bytes)
-                .map_err(ResolveError::Store)?;
-        }
-        let mut root = Plan::of(vec![root(
-            &expected.key,
-            &answer.origin,
-            blob,
-            &expected.platforms,
-            answer.media_type.clone(),
-        )])
-        .map_err(|source| plan_error(expected, source))?;
-        // Reading it now ties what is wrong with it to the row that asked.
-        root.read(&blob.digest, &answer.bytes)
-            .map_err(|source| plan_error(expected, source))?;
-        roots.extend(root.roots().iter().cloned());
-    }
+}
+
+/// Brings the manifests of new blocks into the store, down to the last child.
+fn complete(
+    answered: &Lock,
+    wanted: &[Expected],
+    resolver: &Resolver<'_>,
+) -> Result<(), ResolveError> {
+    let roots: Vec<Root> = roots(answered)
+        .into_iter()
+        .filter(|root| matches!(root.fetch.content, Content::Manifest { .. }))
+        .collect();
     let mut plan = Plan::of(roots).map_err(|source| ResolveError::Plan {
-        at: String::new(),
+        at: wanted
+            .first()
+            .map(|expected| expected.at.clone())
+            .unwrap_or_default(),
         key: "the config".to_owned(),
         source,
     })?;
@@ -548,170 +935,60 @@ pub fn lock(
             report: Box::new(report),
         });
     }
-    for (index, answer) in answers {
-        let expected = &wanted[index];
-        let blob = Blob::of(&answer.bytes);
-        let mut pin = Pin::new(answer.origin, blob.digest, blob.size);
-        if let Some(Manifest::Index(list)) = plan
-            .get(&blob.digest)
-            .and_then(|node| node.manifest.as_ref())
-        {
-            if list.taken(&expected.platforms).len() < list.manifests.len() {
-                pin.platforms.clone_from(&expected.platforms);
-            }
-        }
-        let BlockKey::Image { reference, .. } = &expected.key else {
-            continue;
-        };
-        blocks[index] = Some(Image {
-            reference: reference.clone(),
-            want: expected.want.clone(),
-            pin,
-        });
-    }
-    let mut lock = Lock {
-        skips,
-        ..Lock::default()
-    };
-    if let Some(previous) = previous {
-        lock.comments.clone_from(&previous.comments);
-    }
-    for name in &request.blocked {
-        if !lock.blocked.iter().any(|blocked| blocked.name == *name) {
-            lock.blocked
-                .push(crate::plan::lock::Blocked { name: name.clone() });
-        }
-    }
-    for image in blocks.into_iter().flatten() {
-        lock.put(NewBlock::Image(image))
-            .expect("an image needs no catalog");
-    }
-    let used: BTreeSet<&str> = wanted
+    Ok(())
+}
+
+/// Records the rules that made a block or make a document.
+fn record_rules(request: &Request, rules: &Rules, lock: &mut Lock) {
+    let used: BTreeSet<&str> = request
+        .asked
         .iter()
-        .map(|expected| expected.rule.as_str())
+        .map(|asked| asked.rule.as_str())
         .collect();
-    for rule in resolver.rules.iter() {
-        if used.contains(rule.name.as_str()) || !rule.documents.is_empty() {
+    for rule in rules.iter() {
+        let always = rule.block.is_none() && rule.adds.is_none() && !rule.documents.is_empty();
+        if used.contains(rule.name.as_str()) || always {
             lock.rules.insert(rule.name.clone(), rule.digest());
         }
     }
-    lock.sort();
-    let placements =
-        placements(&lock, resolver.rules, &Layout::default()).map_err(ResolveError::Place)?;
-    refuse_collisions(&placements, "", &Layout::default()).map_err(ResolveError::Place)?;
-    Ok(Locked {
-        lock,
-        kept,
-        made,
-        notes,
-    })
 }
 
-fn plan_error(expected: &Expected, source: PlanError) -> ResolveError {
-    ResolveError::Plan {
-        at: expected.at.clone(),
-        key: expected.key.to_string(),
-        source,
-    }
-}
-
-/// Asks what is open, in parallel; answers come in the order of the questions.
-fn answer(
-    wanted: &[Expected],
-    open: &[usize],
-    previous: Option<&Lock>,
-    resolver: &Resolver<'_>,
-) -> Result<Vec<(usize, Answer)>, ResolveError> {
-    if open.is_empty() {
-        return Ok(Vec::new());
-    }
-    let Some(names) = resolver.names else {
-        let questions = open
-            .iter()
-            .map(|index| {
-                let expected = &wanted[*index];
-                let why = match previous
-                    .and_then(|lock| lock.find(&expected.key))
-                    .and_then(|block| block.want().cloned())
-                {
-                    Some(want) if want == expected.want => "an update was asked for".to_owned(),
-                    Some(want) => format!("{} changed", want.differing(&expected.want).join(", ")),
-                    None => "it is new".to_owned(),
-                };
-                format!("{}: {} ({why})", expected.at, expected.image)
-            })
-            .collect();
-        return Err(ResolveError::Offline { questions });
-    };
-    let results: Vec<Mutex<Option<io::Result<Option<Answer>>>>> =
-        open.iter().map(|_| Mutex::new(None)).collect();
-    crate::run::each(open.len(), resolver.limits.workers, resolver.stop, |slot| {
-        let image = &wanted[open[slot]].image;
-        let result = names.resolve(&Observe::Tag(image.clone()));
-        let digest = result
-            .as_ref()
-            .ok()
-            .and_then(Option::as_ref)
-            .map(|answer| Digest::of(&answer.bytes));
-        (resolver.evidence)(&image.to_string(), digest);
-        *results[slot].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
-    });
-    let mut answers = Vec::new();
-    let mut problems = Vec::new();
-    let mut hints = Vec::new();
-    for (slot, result) in results.into_iter().enumerate() {
-        let index = open[slot];
-        let expected = &wanted[index];
-        match result.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some(Ok(Some(answer))) => answers.push((index, answer)),
-            Some(Ok(None)) => {
-                problems.push(format!("{}: {} is not there", expected.at, expected.image));
-                hints.push(None);
-            }
-            Some(Err(error)) => {
-                problems.push(format!(
-                    "{}: {}: {}",
-                    expected.at,
-                    expected.image,
-                    one_line(&error)
-                ));
-                hints.push(advice(&error));
-            }
-            None => return Err(ResolveError::Stopped),
-        }
-    }
-    if problems.is_empty() {
-        Ok(answers)
-    } else {
-        Err(ResolveError::Unanswered {
-            problems,
-            advice: hints,
-        })
-    }
-}
-
-fn root(
-    key: &BlockKey,
-    origin: &PinOrigin,
-    blob: Blob,
-    platforms: &[PlatformName],
-    media_type: Option<String>,
-) -> Root {
-    let origin = match origin {
-        PinOrigin::Registry(repository) => Origin::Repository(repository.clone()),
-        PinOrigin::Layout(path) => Origin::Layout(path.clone()),
-    };
+fn root(owner: String, origin: &PinOrigin, blob: Blob, platforms: &[PlatformName]) -> Root {
     Root {
-        owner: key.to_string(),
+        owner,
         fetch: Fetch {
             blob,
             content: Content::Manifest {
-                media_type,
+                media_type: None,
                 platforms: platforms.to_vec(),
             },
-            origins: vec![origin],
+            origins: vec![origin_of(origin)],
         },
     }
+}
+
+/// What is fetched for the signatures of a pin: those of a release are files, others are images.
+fn signature_roots(owner: &str, pin: &Pin) -> Vec<Root> {
+    pin.signatures
+        .iter()
+        .map(|signature| {
+            let blob = Blob {
+                digest: signature.digest,
+                size: signature.size,
+            };
+            match release::path_of_signature(pin, signature) {
+                None => root(owner.to_owned(), &pin.origin, blob, &[]),
+                Some(path) => Root {
+                    owner: owner.to_owned(),
+                    fetch: Fetch {
+                        blob,
+                        content: Content::Opaque,
+                        origins: vec![Origin::Signature(path)],
+                    },
+                },
+            }
+        })
+        .collect()
 }
 
 /// Everything that a lock pins, as the roots of a plan, in lock order.
@@ -719,8 +996,10 @@ fn root(
 pub fn roots(lock: &Lock) -> Vec<Root> {
     let mut roots = Vec::new();
     for (key, pins) in lock.owners() {
+        let owner = key.to_string();
         for (_, pin) in pins {
-            roots.push(root(&key, &pin.origin, pin.blob(), &pin.platforms, None));
+            roots.push(root(owner.clone(), &pin.origin, pin.blob(), &pin.platforms));
+            roots.extend(signature_roots(&owner, pin));
         }
     }
     for (key, blob) in lock.file_pins() {
@@ -744,16 +1023,14 @@ pub fn roots(lock: &Lock) -> Vec<Root> {
 
 /// The rule that a block was made by.
 fn rule_of<'a>(key: &BlockKey, rules: &'a Rules) -> Option<&'a Rule> {
-    let kind = match key {
+    rules.recording(match key {
         BlockKey::Image { .. } => BlockKind::Image,
+        BlockKey::Release { .. } => BlockKind::Release,
         _ => return None,
-    };
-    rules
-        .iter()
-        .find(|rule| rule.block.as_ref().is_some_and(|block| block.kind == kind))
+    })
 }
 
-/// Where every image of a lock goes.
+/// Where every image of a lock goes, in lock order; what would be put at one place twice is listed once.
 ///
 /// # Errors
 /// If one has no place.
@@ -762,25 +1039,72 @@ pub fn placements(
     rules: &Rules,
     layout: &Layout,
 ) -> Result<Vec<Placement>, PlaceError> {
-    let mut placements = Vec::new();
-    for image in &lock.images {
+    let mut placements: Vec<Placement> = Vec::new();
+    let mut seen = BTreeSet::new();
+    for block in lock.blocks() {
+        let key = block.key();
+        let pins = block.pins();
+        if pins.is_empty() {
+            continue;
+        }
         let none = || PlaceError::None {
             rule: "of no name".to_owned(),
-            image: image.reference.clone(),
+            image: key.to_string(),
             layout: layout.name.clone(),
         };
-        let rule = rule_of(&image.key(), rules).ok_or_else(none)?;
-        let name: ImageName = image.reference.parse().map_err(|_| none())?;
-        placements.push(place(
-            rule,
-            layout,
-            &name,
-            &want_value(&image.want),
-            image.pin.repository(),
-            image.pin.digest,
-        )?);
+        let rule = rule_of(&key, rules).ok_or_else(none)?;
+        let (names, want) = (
+            block_value(&key),
+            block.want().map_or_else(|| Value::map([]), want_value),
+        );
+        for (role, pin) in pins {
+            let origin = match &key {
+                BlockKey::Image { reference, .. } => reference.parse().map_err(|_| none())?,
+                _ => name_of(pin).ok_or_else(none)?,
+            };
+            let version = match role {
+                Role::Payload { version } | Role::Component { version, .. } => Some(version),
+                _ => None,
+            };
+            let placed = place(
+                rule,
+                layout,
+                &Subject {
+                    owner: key.to_string(),
+                    origin: &origin,
+                    role: role.kind(),
+                    name: role.name(),
+                    version,
+                    block: names.clone(),
+                    want: want.clone(),
+                    source: pin.repository(),
+                    blob: pin.blob(),
+                    platforms: &pin.platforms,
+                },
+            )?;
+            let same = (
+                placed.path.clone(),
+                placed.tag.clone(),
+                placed.digest,
+                placed.platforms.clone(),
+                placed.origin.clone(),
+            );
+            if seen.insert(same) {
+                placements.push(placed);
+            }
+        }
     }
     Ok(placements)
+}
+
+/// The name that workloads know a pin by.
+fn name_of(pin: &Pin) -> Option<ImageName> {
+    let repository = pin.repository()?.clone();
+    Some(ImageName::Registry(Reference {
+        repository,
+        tag: pin.tag.clone(),
+        digest: Some(pin.digest),
+    }))
 }
 
 /// The rule files that a lock names, from `available` texts.

@@ -9,6 +9,9 @@
 //! | `or:PATH` | the value, or the one at PATH where it is absent or empty |
 //! | `default:TEXT` | the value, or TEXT |
 //! | `prefix:TEXT` | TEXT and the value, where there is one |
+//! | `then:TEXT` | TEXT, where there is a value that is not false |
+//! | `unless:TEXT` | the value, unless it is TEXT |
+//! | `machine` | an architecture as kernels name it: `x86_64` for `amd64`, `aarch64` for `arm64`, others as they are |
 //! | `before:TEXT`, `after:TEXT` | what stands before (all of it, without TEXT) or after (nothing, without TEXT) the last TEXT |
 //! | `platform-names` | `os/architecture` for each `{os, architecture}`, sorted |
 
@@ -27,7 +30,7 @@ pub enum HoleError {
     },
     /// A filter that is not in the table.
     #[error(
-        "{text:?} uses the filter {filter:?}, which is none of or, default, prefix, before, after, platform-names"
+        "{text:?} uses the filter {filter:?}, which is none of or, default, prefix, then, unless, machine, before, after, platform-names"
     )]
     Filter {
         /// The whole text.
@@ -61,6 +64,9 @@ enum Filter {
     Or(String),
     Default(String),
     Prefix(String),
+    Then(String),
+    Unless(String),
+    Machine,
     Before(String),
     After(String),
     PlatformNames,
@@ -92,6 +98,9 @@ impl Template {
                         "or" => Ok(Filter::Or(argument)),
                         "default" => Ok(Filter::Default(argument)),
                         "prefix" => Ok(Filter::Prefix(argument)),
+                        "then" => Ok(Filter::Then(argument)),
+                        "unless" => Ok(Filter::Unless(argument)),
+                        "machine" => Ok(Filter::Machine),
                         "before" => Ok(Filter::Before(argument)),
                         "after" => Ok(Filter::After(argument)),
                         "platform-names" => Ok(Filter::PlatformNames),
@@ -170,6 +179,19 @@ impl Template {
                 (Filter::Default(text), None) => Some(Value::Text(text.clone())),
                 (Filter::Prefix(prefix), Some(value)) => {
                     Some(Value::Text(format!("{prefix}{}", self.text_of(&value)?)))
+                }
+                (Filter::Then(_), Some(Value::Bool(false))) => None,
+                (Filter::Then(text), Some(_)) => Some(Value::Text(text.clone())),
+                (Filter::Unless(text), Some(value)) => {
+                    (self.text_of(&value)? != *text).then_some(value)
+                }
+                (Filter::Machine, Some(value)) => {
+                    let text = self.text_of(&value)?;
+                    Some(Value::Text(match text.as_str() {
+                        "amd64" => "x86_64".to_owned(),
+                        "arm64" => "aarch64".to_owned(),
+                        _ => text,
+                    }))
                 }
                 (Filter::Before(mark), Some(value)) => {
                     let text = self.text_of(&value)?;
@@ -271,6 +293,8 @@ impl Tree {
     /// If a hole is malformed, or a value is of a type that trees do not have (floats, dates).
     pub fn parse(value: &toml::Value) -> Result<Self, HoleError> {
         Ok(match value {
+            // What a hole leaves empty is left out; what is written empty is meant.
+            toml::Value::String(text) if text.is_empty() => Self::Plain(Value::Text(String::new())),
             toml::Value::String(text) => Self::Text(Template::parse(text)?),
             toml::Value::Integer(number) => Self::Plain(Value::Integer(*number)),
             toml::Value::Boolean(value) => Self::Plain(Value::Bool(*value)),
@@ -331,6 +355,9 @@ mod tests {
                     ("name", "a/b".into()),
                     ("empty", "".into()),
                     ("list", Value::List(vec!["x".into()])),
+                    ("yes", Value::Bool(true)),
+                    ("no", Value::Bool(false)),
+                    ("arch", "arm64".into()),
                 ]),
             ),
             (
@@ -362,6 +389,13 @@ mod tests {
             ("${want.target|after::}", Some("9.4")),
             ("${want.tagged|before::|or:row.name}", Some("a/b")),
             ("${want.tagged|after::}", Some("1")),
+            ("${row.yes|then:shortest}", Some("shortest")),
+            ("${row.no|then:shortest}", None),
+            ("${row.missing|then:shortest}", None),
+            ("${row.name|unless:a/b}", None),
+            ("${row.name|unless:a}", Some("a/b")),
+            ("x-${row.arch|machine}", Some("x-aarch64")),
+            ("${row.name|machine}", Some("a/b")),
             ("${want.bare|before::}", Some("base")),
             ("${want.bare|after::|default:none}", Some("none")),
         ] {

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`Observe`] | a mutable name; only `lock` may | which manifest is `quay.io/a/b:v1` today |
 //! | [`Fetch`] | bytes whose SHA-256 is already known | that manifest, its layers |
-//! | [`Derive`] | nothing: a pure function of bytes | the cluster resources of a lock |
+//! | [`Derive`] | nothing: a pure function of bytes | a file out of an image, the cluster resources of a lock |
 //!
 //! A step yields one blob. Its [`Key`] is the BLAKE3 of its recipe: kind, revision of the kind's algorithm,
 //! parameters, and inputs by digest. Where the bytes of a fetch may be had is a hint and not part of the recipe.
@@ -12,6 +12,8 @@
 pub mod hole;
 pub mod place;
 pub mod rule;
+
+use std::fmt;
 
 use crate::canon::{Key, Value};
 use crate::oci::PlatformName;
@@ -24,12 +26,22 @@ const KEY_CONTEXT: &str = "imgbuild 2026-11 step v1";
 /// What a step does, and in which class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
+    /// Asks which releases an update channel leads to.
+    ResolveRelease,
     /// Asks which manifest a tag (or a layout on disk) names.
     ResolveTag,
+    /// Asks what is at an address.
+    ResolveFile,
+    /// Asks which signatures there are of an image.
+    FindSignature,
     /// Fetches a manifest or an index.
     FetchManifest,
     /// Fetches a config, a layer or any other blob.
     FetchBlob,
+    /// Fetches a plain file.
+    FetchFile,
+    /// Reads a file out of the layers of an image.
+    ReadMember,
     /// Writes the cluster resources of a lock.
     EmitManifest,
 }
@@ -47,10 +59,15 @@ pub enum Class {
 
 impl Kind {
     /// Every kind, in the order of the design.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 9] = [
+        Self::ResolveRelease,
         Self::ResolveTag,
+        Self::ResolveFile,
+        Self::FindSignature,
         Self::FetchManifest,
         Self::FetchBlob,
+        Self::FetchFile,
+        Self::ReadMember,
         Self::EmitManifest,
     ];
 
@@ -58,9 +75,14 @@ impl Kind {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::ResolveRelease => "resolve-release",
             Self::ResolveTag => "resolve-tag",
+            Self::ResolveFile => "resolve-file",
+            Self::FindSignature => "find-signature",
             Self::FetchManifest => "fetch-manifest",
             Self::FetchBlob => "fetch-blob",
+            Self::FetchFile => "fetch-file",
+            Self::ReadMember => "read-member",
             Self::EmitManifest => "emit-manifest",
         }
     }
@@ -69,9 +91,11 @@ impl Kind {
     #[must_use]
     pub const fn class(self) -> Class {
         match self {
-            Self::ResolveTag => Class::Observe,
-            Self::FetchManifest | Self::FetchBlob => Class::Fetch,
-            Self::EmitManifest => Class::Derive,
+            Self::ResolveRelease | Self::ResolveTag | Self::ResolveFile | Self::FindSignature => {
+                Class::Observe
+            }
+            Self::FetchManifest | Self::FetchBlob | Self::FetchFile => Class::Fetch,
+            Self::ReadMember | Self::EmitManifest => Class::Derive,
         }
     }
 
@@ -79,7 +103,15 @@ impl Kind {
     #[must_use]
     pub const fn revision(self) -> i64 {
         match self {
-            Self::ResolveTag | Self::FetchManifest | Self::FetchBlob | Self::EmitManifest => 1,
+            Self::ResolveRelease
+            | Self::ResolveTag
+            | Self::ResolveFile
+            | Self::FindSignature
+            | Self::FetchManifest
+            | Self::FetchBlob
+            | Self::FetchFile
+            | Self::ReadMember
+            | Self::EmitManifest => 1,
         }
     }
 
@@ -116,6 +148,54 @@ pub fn key(kind: Kind, parameters: &Value, inputs: &[(&str, Blob)]) -> Key {
 pub enum Observe {
     /// Which manifest does this name mean now?
     Tag(ImageName),
+    /// What is at this address now?
+    File(Address),
+}
+
+impl fmt::Display for Observe {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tag(image) => fmt::Display::fmt(image, formatter),
+            Self::File(address) => fmt::Display::fmt(address, formatter),
+        }
+    }
+}
+
+/// Where a file is asked for: a URL, or a path on disk.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    /// `http://`, `https://`, `file://` or a path; without the query.
+    pub base: String,
+    /// Names and values, unescaped, that are sent with it.
+    pub query: Vec<(String, String)>,
+    /// The media type that is wanted.
+    pub accept: Option<String>,
+    /// The file to read where `base` turns out to be a folder.
+    pub file: Option<String>,
+}
+
+impl Address {
+    /// An address without anything besides.
+    #[must_use]
+    pub fn plain(base: impl Into<String>) -> Self {
+        Self {
+            base: base.into(),
+            query: Vec::new(),
+            accept: None,
+            file: None,
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.base)?;
+        for (index, (name, value)) in self.query.iter().enumerate() {
+            let mark = if index == 0 { '?' } else { '&' };
+            write!(formatter, "{mark}{name}={value}")?;
+        }
+        Ok(())
+    }
 }
 
 /// A fetch of bytes that are known by digest.
@@ -150,13 +230,22 @@ pub enum Origin {
     Repository(Repository),
     /// An OCI layout on disk.
     Layout(String),
-    /// An address (foreign layers, files).
+    /// An address (foreign layers, files), or a path on disk.
     Url(String),
+    /// A path in the stores of signatures, whichever are in use.
+    Signature(String),
 }
 
 /// A computation on bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Derive {
+    /// A file out of the layers of an image.
+    ReadMember {
+        /// The manifest of the image.
+        image: Blob,
+        /// The file, without a leading slash.
+        path: String,
+    },
     /// The cluster resources of a lock for one destination.
     EmitManifest {
         /// The lock.
@@ -173,6 +262,11 @@ impl Derive {
     #[must_use]
     pub fn key(&self) -> Key {
         match self {
+            Self::ReadMember { image, path } => key(
+                Kind::ReadMember,
+                &Value::map([("path", path.as_str().into())]),
+                &[("image", *image)],
+            ),
             Self::EmitManifest {
                 lock,
                 rules,
@@ -223,9 +317,14 @@ mod tests {
         assert_eq!(
             keys,
             [
+                "resolve-release 0223e03caea81987",
                 "resolve-tag 1337e7583eaf5db7",
+                "resolve-file 593e063a73c6d1b5",
+                "find-signature 55f26970fff30d61",
                 "fetch-manifest 88535845f1ec722a",
                 "fetch-blob 0d319767b305f828",
+                "fetch-file 845d005bf1a2c1b5",
+                "read-member a638a6748d1803c6",
                 "emit-manifest 3521c18b6a6e3b85"
             ],
             "a key that moves loses every memo: raise the kind's revision only when its output changes"

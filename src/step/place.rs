@@ -9,11 +9,13 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::hole::HoleError;
-use super::rule::Rule;
+use super::rule::{MirrorSet, Rule};
 use crate::canon::Value;
 use crate::digest::Digest;
 use crate::hint::Hint;
+use crate::oci::PlatformName;
 use crate::reference::{ImageName, ReferenceError, Repository, Tag, is_path};
+use crate::store::Blob;
 
 /// A registry, perhaps with a prefix for every repository, as `docker://HOST[:PORT][/PREFIX]`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,7 +109,7 @@ impl Default for Layout {
 
 impl Layout {
     /// The layouts that rules know.
-    pub const NAMES: [&str; 2] = ["v2", "v2-4.17"];
+    pub const NAMES: [&str; 4] = ["v2", "v2-4.17", "v1", "oc"];
 
     /// Joins what is too deep: of more than N components the first N-1 stay and the rest is one, with `-` between.
     #[must_use]
@@ -131,10 +133,18 @@ impl Layout {
 pub struct Placement {
     /// Which mirror set lists it; `None` where no mirror set may (catalogs).
     pub category: Option<String>,
+    /// Whether those for pulls by digest and by tag list it.
+    pub by: Vec<MirrorSet>,
+    /// The block that brought it.
+    pub owner: String,
     /// What was asked for, as written.
     pub origin: ImageName,
     /// The manifest.
     pub digest: Digest,
+    /// The size of the manifest.
+    pub size: u64,
+    /// Only these children of an index; all, if empty.
+    pub platforms: Vec<PlatformName>,
     /// The repository, relative to the destination, before its path limit.
     pub path: String,
     /// The tag.
@@ -210,76 +220,122 @@ impl Hint for PlaceError {
     }
 }
 
-/// The values that places are filled from: `ref`, `want` and `pin`.
-#[must_use]
-pub fn context(
-    origin: &ImageName,
-    want: &Value,
-    source: Option<&Repository>,
-    digest: Digest,
-) -> Value {
-    let mut reference = BTreeMap::new();
-    let mut set = |name: &str, text: String| {
-        reference.insert(name.to_owned(), Value::Text(text));
-    };
-    match origin {
-        ImageName::Registry(name) => {
-            set("transport", "docker".to_owned());
-            set("registry", name.repository.registry().to_owned());
-            set("path", name.repository.path().to_owned());
-            if let Some(tag) = &name.tag {
-                set("tag", tag.to_string());
-            }
-        }
-        ImageName::Layout(name) => {
-            set("transport", "oci".to_owned());
-            set(
-                "path",
-                name.path
-                    .trim_start_matches(['.', '/'])
-                    .trim_end_matches('/')
-                    .to_owned(),
-            );
-            if let Some(tag) = &name.tag {
-                set("tag", tag.to_string());
-            }
+/// An image that is to be placed.
+#[derive(Clone, Debug)]
+pub struct Subject<'a> {
+    /// The block that brought it, as people read it.
+    pub owner: String,
+    /// What was asked for.
+    pub origin: &'a ImageName,
+    /// What it is to its block, as `of` says it.
+    pub role: &'a str,
+    /// Its name in the block, if it has one.
+    pub name: Option<&'a str>,
+    /// The version that it is part of, if there are versions.
+    pub version: Option<&'a str>,
+    /// The names of the block: `ref`, `channel`, `arch`.
+    pub block: Value,
+    /// The request.
+    pub want: Value,
+    /// Where it was found, unless that is on disk.
+    pub source: Option<&'a Repository>,
+    /// Its manifest.
+    pub blob: Blob,
+    /// Only these children of an index; all, if empty.
+    pub platforms: &'a [PlatformName],
+}
+
+impl<'a> Subject<'a> {
+    /// An image that is its block.
+    #[must_use]
+    pub fn alone(origin: &'a ImageName, want: Value, blob: Blob) -> Self {
+        Self {
+            owner: format!("image {origin}"),
+            origin,
+            role: "image",
+            name: None,
+            version: None,
+            block: Value::map([]),
+            want,
+            source: None,
+            blob,
+            platforms: &[],
         }
     }
-    let mut pin = BTreeMap::from([
-        ("digest".to_owned(), Value::Digest(digest)),
-        ("hex".to_owned(), Value::Text(digest.hex())),
-        (
-            "digest-tag".to_owned(),
-            Value::Text(format!("sha256-{}", digest.hex())),
-        ),
-    ]);
-    if let Some(source) = source {
-        pin.insert("registry".to_owned(), source.registry().into());
-        pin.insert("path".to_owned(), source.path().into());
+
+    /// The values that places are filled from: `ref`, `want`, `pin`, `role` and `block`.
+    #[must_use]
+    pub fn context(&self) -> Value {
+        let mut reference = BTreeMap::new();
+        let mut set = |name: &str, text: String| {
+            reference.insert(name.to_owned(), Value::Text(text));
+        };
+        match self.origin {
+            ImageName::Registry(name) => {
+                set("transport", "docker".to_owned());
+                set("registry", name.repository.registry().to_owned());
+                set("path", name.repository.path().to_owned());
+                if let Some(tag) = &name.tag {
+                    set("tag", tag.to_string());
+                }
+            }
+            ImageName::Layout(name) => {
+                set("transport", "oci".to_owned());
+                set(
+                    "path",
+                    name.path
+                        .trim_start_matches(['.', '/'])
+                        .trim_end_matches('/')
+                        .to_owned(),
+                );
+                if let Some(tag) = &name.tag {
+                    set("tag", tag.to_string());
+                }
+            }
+        }
+        let digest = self.blob.digest;
+        let mut pin = BTreeMap::from([
+            ("digest".to_owned(), Value::Digest(digest)),
+            ("hex".to_owned(), Value::Text(digest.hex())),
+            (
+                "short".to_owned(),
+                Value::Text(digest.hex()[..6].to_owned()),
+            ),
+            (
+                "digest-tag".to_owned(),
+                Value::Text(format!("sha256-{}", digest.hex())),
+            ),
+        ]);
+        if let Some(source) = self.source {
+            pin.insert("registry".to_owned(), source.registry().into());
+            pin.insert("path".to_owned(), source.path().into());
+        }
+        let mut role = BTreeMap::from([("kind".to_owned(), Value::from(self.role))]);
+        if let Some(name) = self.name {
+            role.insert("name".to_owned(), name.into());
+        }
+        if let Some(version) = self.version {
+            role.insert("version".to_owned(), version.into());
+        }
+        Value::map([
+            ("ref", Value::Map(reference)),
+            ("want", self.want.clone()),
+            ("pin", Value::Map(pin)),
+            ("role", Value::Map(role)),
+            ("block", self.block.clone()),
+        ])
     }
-    Value::map([
-        ("ref", Value::Map(reference)),
-        ("want", want.clone()),
-        ("pin", Value::Map(pin)),
-    ])
 }
 
 /// Places one image by its rule.
 ///
 /// # Errors
 /// If the rule has no place for it, or the place is no name that a registry takes.
-pub fn place(
-    rule: &Rule,
-    layout: &Layout,
-    origin: &ImageName,
-    want: &Value,
-    source: Option<&Repository>,
-    digest: Digest,
-) -> Result<Placement, PlaceError> {
-    let image = || origin.to_string();
-    let context = context(origin, want, source, digest);
+pub fn place(rule: &Rule, layout: &Layout, subject: &Subject<'_>) -> Result<Placement, PlaceError> {
+    let image = || subject.origin.to_string();
+    let context = subject.context();
     let place = rule
-        .place(&layout.name, &context)
+        .place(&layout.name, subject.role, &context)
         .ok_or_else(|| PlaceError::None {
             rule: rule.name.clone(),
             image: image(),
@@ -310,10 +366,23 @@ pub fn place(
         image: image(),
         tag,
     })?;
+    let by = place.by.clone().unwrap_or_else(|| match subject.origin {
+        ImageName::Registry(name) => {
+            let digest = name.digest.is_some().then_some(MirrorSet::Digest);
+            let tag = name.tag.is_some().then_some(MirrorSet::Tag);
+            digest.into_iter().chain(tag).collect()
+        }
+        // An image from a layout on disk has no name that a workload could use.
+        ImageName::Layout(_) => Vec::new(),
+    });
     Ok(Placement {
         category: rule.category.clone(),
-        origin: origin.clone(),
-        digest,
+        by,
+        owner: subject.owner.clone(),
+        origin: subject.origin.clone(),
+        digest: subject.blob.digest,
+        size: subject.blob.size,
+        platforms: subject.platforms.to_vec(),
         path,
         tag,
     })
@@ -377,9 +446,16 @@ mod tests {
             name: layout.to_owned(),
             max_nested_paths: 0,
         };
-        let digest = Digest::from_hex(HEX).unwrap();
-        place(rule, &layout, &name.parse().unwrap(), &want, None, digest)
-            .map(|placement| format!("{}:{}", placement.path, placement.tag))
+        let blob = Blob {
+            digest: Digest::from_hex(HEX).unwrap(),
+            size: 7,
+        };
+        place(
+            rule,
+            &layout,
+            &Subject::alone(&name.parse().unwrap(), want, blob),
+        )
+        .map(|placement| format!("{}:{}", placement.path, placement.tag))
     }
 
     #[test]
@@ -399,6 +475,8 @@ mod tests {
             (digest_only.as_str(), "", "v2-4.17", bare_tag.as_str()),
             (both.as_str(), "", "v2", "a/b:v1"),
             ("quay.io/a/b:v1", "base/x:9", "v2", "base/x:9"),
+            (both.as_str(), "", "oc", "a/b:v1"),
+            (digest_only.as_str(), "", "v1", "a/b:2cf24d"),
             ("quay.io/a/b:v1", "base/x", "v2", "base/x:v1"),
             ("quay.io/a/b:v1", ":9", "v2", "a/b:9"),
             ("oci:///srv/images/a", "", "v2", "srv/images/a:latest"),
@@ -415,6 +493,122 @@ mod tests {
             error.hint().is_some_and(|hint| hint.contains("targetRepo")),
             "{error} can be mended by targetRepo"
         );
+    }
+
+    #[test]
+    fn releases_land_where_the_incumbents_put_them() {
+        let rules = Rules::embedded().unwrap();
+        let rule = rules.serving("mirror.platform.channels").unwrap();
+        let payload: ImageName = format!("quay.io/openshift-release-dev/ocp-release@sha256:{HEX}")
+            .parse()
+            .unwrap();
+        let component: ImageName =
+            format!("quay.io/openshift-release-dev/ocp-v4.0-art-dev@sha256:{HEX}")
+                .parse()
+                .unwrap();
+        let digest_tag = format!("openshift-release-dev/ocp-v4.0-art-dev:sha256-{HEX}");
+        for (origin, name, arch, layout, wanted) in [
+            (
+                &payload,
+                None,
+                "amd64",
+                "v2",
+                "openshift/release-images:4.16.1-x86_64",
+            ),
+            (
+                &payload,
+                None,
+                "arm64",
+                "v1",
+                "openshift/release-images:4.16.1-aarch64",
+            ),
+            (
+                &payload,
+                None,
+                "s390x",
+                "oc",
+                "openshift/release:4.16.1-s390x",
+            ),
+            (
+                &payload,
+                None,
+                "multi",
+                "v2-4.17",
+                "openshift-release-dev/ocp-release:4.16.1-multi",
+            ),
+            (
+                &component,
+                Some("cli"),
+                "amd64",
+                "v2",
+                "openshift/release:4.16.1-x86_64-cli",
+            ),
+            (
+                &component,
+                Some("cli"),
+                "ppc64le",
+                "v1",
+                "openshift/release:4.16.1-ppc64le-cli",
+            ),
+            (
+                &component,
+                Some("cli"),
+                "arm64",
+                "oc",
+                "openshift/release:4.16.1-aarch64-cli",
+            ),
+            (
+                &component,
+                Some("cli"),
+                "amd64",
+                "v2-4.17",
+                digest_tag.as_str(),
+            ),
+        ] {
+            let ImageName::Registry(reference) = origin else {
+                panic!("a registry")
+            };
+            let subject = Subject {
+                owner: "release".to_owned(),
+                origin,
+                role: if name.is_some() {
+                    "component"
+                } else {
+                    "payload"
+                },
+                name,
+                version: Some("4.16.1"),
+                block: Value::map([("arch", arch.into()), ("channel", "stable-4.16".into())]),
+                want: Value::map([]),
+                source: Some(&reference.repository),
+                blob: Blob {
+                    digest: Digest::from_hex(HEX).unwrap(),
+                    size: 7,
+                },
+                platforms: &[],
+            };
+            let layout = Layout {
+                name: layout.to_owned(),
+                max_nested_paths: 0,
+            };
+            let placed = place(rule, &layout, &subject).unwrap();
+            assert_eq!(
+                format!("{}:{}", placed.path, placed.tag),
+                wanted,
+                "{origin} in {}",
+                layout.name
+            );
+            let both = [MirrorSet::Digest, MirrorSet::Tag];
+            assert_eq!(
+                placed.by,
+                if name.is_some() {
+                    &both[..1]
+                } else {
+                    &both[..]
+                },
+                "installers pull a payload by digest though its name has a tag"
+            );
+        }
     }
 
     #[test]
@@ -442,8 +636,12 @@ mod tests {
     fn two_images_at_one_place_are_refused_unless_they_are_one() {
         let placement = |origin: &str, letter: &str, path: &str| Placement {
             category: None,
+            by: Vec::new(),
+            owner: String::new(),
             origin: origin.parse().unwrap(),
             digest: Digest::from_hex(&letter.repeat(64)).unwrap(),
+            size: 7,
+            platforms: Vec::new(),
             path: path.to_owned(),
             tag: "1".parse().unwrap(),
         };

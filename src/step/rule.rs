@@ -6,12 +6,13 @@
 //!
 //! ```toml
 //! name = "additional-image"          # the file is rules/additional-image.toml
-//! reads = "mirror.additionalImages"  # one instance per row; absent: a rule of documents alone
+//! reads = "mirror.additionalImages"  # one instance per row, or a list of lists; absent: a rule of documents alone
 //! category = "generic"               # which mirror set lists its images
 //!
 //! [block]                            # what the lock records
-//! kind = "image"
-//! ref = "${row.name}"
+//! kind = "image"                     # a compiled kind of block
+//! each = "row.architectures"         # one block per value, which is called `each`; absent: one
+//! ref = "${row.name}"                # or channel, and arch, for releases
 //! want = { target = "${row.targetRepo}" }
 //! pin = "manifest"                   # the step whose output is pinned
 //!
@@ -21,7 +22,13 @@
 //! with = { }                         # its parameters
 //! input = "answer"                   # an earlier step
 //!
+//! [adds]                             # instead of a block: a wish that joins those of another rule's blocks
+//! rule = "release"
+//! want = { disks = true }
+//!
 //! [[place]]                          # the first that fits decides
+//! of = "image"                       # what the image is to its block; absent: whatever it is
+//! by = ["digest", "tag"]             # which mirror sets list it, where that does not follow from how it was asked for
 //! when = { "ref.transport" = "oci" } # equality on values
 //! layout = "v2"                      # absent: every layout
 //! repository = "${ref.path}"
@@ -30,6 +37,7 @@
 //! [[document]]                       # a resource, as a tree with holes (see `step::hole`)
 //! file = "idms-oc-mirror.yaml"
 //! each = "digest-mirrors"            # one per row of a compiled table
+//! when = { "layout.name" = "v2" }    # equality on values
 //! tree = { kind = "ImageDigestMirrorSet" }
 //! ```
 //!
@@ -49,7 +57,7 @@ use crate::digest::Digest;
 use crate::hint::Hint;
 
 /// The rules that come with the program: name and text.
-pub const EMBEDDED: [(&str, &str); 2] = [
+pub const EMBEDDED: [(&str, &str); 4] = [
     (
         "additional-image",
         include_str!("../../rules/additional-image.toml"),
@@ -58,6 +66,11 @@ pub const EMBEDDED: [(&str, &str); 2] = [
         "cluster-resources",
         include_str!("../../rules/cluster-resources.toml"),
     ),
+    (
+        "kubevirt-disk",
+        include_str!("../../rules/kubevirt-disk.toml"),
+    ),
+    ("release", include_str!("../../rules/release.toml")),
 ];
 
 /// Largest rule file that is read.
@@ -128,12 +141,14 @@ impl Hint for RuleError {
 pub struct Rule {
     /// Its name, which is also its file's.
     pub name: String,
-    /// The list of the config that it serves.
-    pub reads: Option<String>,
+    /// The lists of the config that it serves.
+    pub reads: Vec<String>,
     /// Which mirror set lists its images.
     pub category: Option<String>,
     /// What the lock records.
     pub block: Option<Block>,
+    /// What its rows add to the blocks of another rule.
+    pub adds: Option<Adds>,
     /// Its steps; inputs come before what they feed.
     pub steps: Vec<StepRule>,
     /// Where images go; the first that fits decides.
@@ -149,21 +164,60 @@ pub struct Rule {
 pub struct Block {
     /// The kind of block.
     pub kind: BlockKind,
+    /// The values of the row that there is one block each for; one in all, if absent.
+    pub each: Option<String>,
     /// The block's `ref`.
-    pub reference: Template,
+    pub reference: Option<Template>,
+    /// The block's `channel`.
+    pub channel: Option<Template>,
+    /// The block's `arch`.
+    pub arch: Option<Template>,
     /// The request, as the block repeats it.
     pub want: Tree,
     /// The step whose output is pinned.
     pub pin: String,
 }
 
+/// What the rows of a rule add to the blocks of another.
+#[derive(Clone, Debug)]
+pub struct Adds {
+    /// The other rule.
+    pub rule: String,
+    /// The wish, which joins that of each of its blocks.
+    pub want: Tree,
+}
+
 /// The kinds of block that rules fill.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BlockKind {
+    /// `[[release]]`
+    Release,
     /// `[[image]]`
     Image,
 }
+
+/// A set of mirrors that an image is listed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MirrorSet {
+    /// For pulls by digest.
+    Digest,
+    /// For pulls by tag.
+    Tag,
+}
+
+/// What an image can be to its block, as `of` says it.
+const ROLES: [&str; 8] = [
+    "payload",
+    "component",
+    "catalog",
+    "bundle",
+    "related",
+    "image",
+    "chart",
+    "chart-image",
+];
 
 /// One step of a rule.
 #[derive(Clone, Debug)]
@@ -181,6 +235,10 @@ pub struct StepRule {
 /// Where an image goes.
 #[derive(Clone, Debug)]
 pub struct PlaceRule {
+    /// Only for what is this to its block.
+    pub of: Option<String>,
+    /// Which mirror sets list it; as it was asked for, if absent.
+    pub by: Option<Vec<MirrorSet>>,
     /// Equality on values, all of which must hold.
     pub when: BTreeMap<String, String>,
     /// Only in this layout.
@@ -198,6 +256,8 @@ pub struct DocumentRule {
     pub file: String,
     /// The compiled table that it is repeated for.
     pub each: Option<String>,
+    /// Equality on values, all of which must hold.
+    pub when: BTreeMap<String, String>,
     /// The document.
     pub tree: Tree,
 }
@@ -206,9 +266,11 @@ pub struct DocumentRule {
 #[serde(deny_unknown_fields)]
 struct RawRule {
     name: String,
-    reads: Option<String>,
+    #[serde(default)]
+    reads: OneOrMore,
     category: Option<String>,
     block: Option<RawBlock>,
+    adds: Option<RawAdds>,
     #[serde(default)]
     step: Vec<RawStep>,
     #[serde(default)]
@@ -218,11 +280,34 @@ struct RawRule {
 }
 
 #[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+impl Default for OneOrMore {
+    fn default() -> Self {
+        Self::More(Vec::new())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAdds {
+    rule: String,
+    want: toml::Value,
+}
+
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawBlock {
     kind: BlockKind,
+    each: Option<String>,
     #[serde(rename = "ref")]
-    reference: String,
+    reference: Option<String>,
+    channel: Option<String>,
+    arch: Option<String>,
     #[serde(default = "empty_table")]
     want: toml::Value,
     pin: String,
@@ -241,6 +326,8 @@ struct RawStep {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawPlace {
+    of: Option<String>,
+    by: Option<Vec<MirrorSet>>,
     #[serde(default)]
     when: BTreeMap<String, String>,
     layout: Option<String>,
@@ -253,6 +340,8 @@ struct RawPlace {
 struct RawDocument {
     file: String,
     each: Option<String>,
+    #[serde(default)]
+    when: BTreeMap<String, String>,
     tree: toml::Value,
 }
 
@@ -348,24 +437,64 @@ impl Rule {
                         block.pin
                     )));
                 }
+                if block.reference.is_none() && block.channel.is_none() {
+                    return Err(shape("the block has no ref".to_owned()));
+                }
+                if block.kind == BlockKind::Release && block.arch.is_none() {
+                    return Err(shape("a release has an arch".to_owned()));
+                }
+                let template = |text: Option<String>| {
+                    text.map(|text| Template::parse(&text).map_err(hole))
+                        .transpose()
+                };
                 Ok(Block {
                     kind: block.kind,
-                    reference: Template::parse(&block.reference).map_err(hole)?,
+                    each: block.each,
+                    reference: template(block.reference)?,
+                    channel: template(block.channel)?,
+                    arch: template(block.arch)?,
                     want: Tree::parse(&block.want).map_err(hole)?,
                     pin: block.pin,
                 })
             })
             .transpose()?;
-        if raw.reads.is_some() != block.is_some() {
+        let adds = raw
+            .adds
+            .map(|adds| {
+                Ok::<_, RuleError>(Adds {
+                    rule: adds.rule,
+                    want: Tree::parse(&adds.want).map_err(hole)?,
+                })
+            })
+            .transpose()?;
+        let reads = match raw.reads {
+            OneOrMore::One(list) => vec![list],
+            OneOrMore::More(lists) => lists,
+        };
+        if reads.is_empty() == (block.is_some() || adds.is_some()) {
             return Err(shape(
-                "a rule that reads a list records a block, and the other way round".to_owned(),
+                "a rule that reads a list records a block or adds to one, and the other way round"
+                    .to_owned(),
+            ));
+        }
+        if block.is_some() && adds.is_some() {
+            return Err(shape(
+                "it records a block and adds to one; it can do one of them".to_owned(),
             ));
         }
         let places = raw
             .place
             .into_iter()
             .map(|place| {
+                if let Some(of) = place.of.as_deref().filter(|of| !ROLES.contains(of)) {
+                    return Err(shape(format!(
+                        "a place is for {of:?}, which is none of {}",
+                        ROLES.join(", ")
+                    )));
+                }
                 Ok(PlaceRule {
+                    of: place.of,
+                    by: place.by,
                     when: place.when,
                     layout: place.layout,
                     repository: Template::parse(&place.repository).map_err(hole)?,
@@ -396,15 +525,17 @@ impl Rule {
                 Ok(DocumentRule {
                     file: document.file,
                     each: document.each,
+                    when: document.when,
                     tree: Tree::parse(&document.tree).map_err(hole)?,
                 })
             })
             .collect::<Result<Vec<_>, RuleError>>()?;
         Ok(Self {
             name: raw.name,
-            reads: raw.reads,
+            reads,
             category: raw.category,
             block,
+            adds,
             steps,
             places,
             documents,
@@ -418,14 +549,29 @@ impl Rule {
         Digest::of(self.text.as_bytes())
     }
 
-    /// The place for an image whose values are `context`, in `layout`: the first that fits.
+    /// The place for what is `role` to its block and has the values `context`, in `layout`: the first that fits.
     #[must_use]
-    pub fn place(&self, layout: &str, context: &Value) -> Option<&PlaceRule> {
+    pub fn place(&self, layout: &str, role: &str, context: &Value) -> Option<&PlaceRule> {
         self.places.iter().find(|place| {
             place.layout.as_deref().is_none_or(|only| only == layout)
-                && place.when.iter().all(|(path, wanted)| matches!(look_up(context, path), Some(Value::Text(text)) if text == wanted))
+                && place.of.as_deref().is_none_or(|only| only == role)
+                && holds(&place.when, context)
         })
     }
+
+    /// Whether it has a step of that kind.
+    #[must_use]
+    pub fn has_step(&self, kind: Kind) -> bool {
+        self.steps.iter().any(|step| step.kind == kind)
+    }
+}
+
+/// Whether every one of the values at these paths is as wanted.
+#[must_use]
+pub fn holds(when: &BTreeMap<String, String>, context: &Value) -> bool {
+    when.iter().all(
+        |(path, wanted)| matches!(look_up(context, path), Some(Value::Text(text)) if text == wanted),
+    )
 }
 
 /// The rules in force, by name.
@@ -499,7 +645,15 @@ impl Rules {
     pub fn serving(&self, section: &str) -> Option<&Rule> {
         self.rules
             .values()
-            .find(|rule| rule.reads.as_deref() == Some(section))
+            .find(|rule| rule.reads.iter().any(|list| list == section))
+    }
+
+    /// The rule that records blocks of that kind.
+    #[must_use]
+    pub fn recording(&self, kind: BlockKind) -> Option<&Rule> {
+        self.rules
+            .values()
+            .find(|rule| rule.block.as_ref().is_some_and(|block| block.kind == kind))
     }
 }
 

@@ -129,6 +129,16 @@ impl<'s> Records<'s> {
     }
 }
 
+impl Memo for Store {
+    fn get(&self, key: &Key) -> io::Result<Option<Vec<Output>>> {
+        self.memo().get(key)
+    }
+
+    fn put(&self, key: &Key, outputs: &[Output]) -> io::Result<()> {
+        self.memo().put(key, outputs)
+    }
+}
+
 impl Memo for Records<'_> {
     fn get(&self, key: &Key) -> io::Result<Option<Vec<Output>>> {
         let path = self.path(key);

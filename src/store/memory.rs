@@ -23,6 +23,14 @@ impl Memory {
         lock(&self.blobs).insert(blob.digest, bytes.into());
         blob
     }
+
+    /// The size of a blob that is here; `None` if it is not.
+    #[must_use]
+    pub fn size_of(&self, digest: &Digest) -> Option<u64> {
+        lock(&self.blobs)
+            .get(digest)
+            .map(|bytes| bytes.len() as u64)
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

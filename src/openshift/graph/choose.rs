@@ -405,6 +405,21 @@ pub fn choose(
     Ok(collected.finish())
 }
 
+/// Chooses only what the path from the smallest bound of all channels to the greatest crosses; nothing, if fewer than two
+/// of the channels take part in such a path.
+pub fn across(
+    wants: &[Want],
+    graphs: &BTreeMap<String, Graph>,
+    options: Options<'_>,
+) -> Result<Selection, ChooseError> {
+    let mut collected = Collected::default();
+    let bounded = bound(wants, graphs, options)?;
+    if let Some((first, last)) = ends(&bounded) {
+        collected.across(first, last, graphs, options)?;
+    }
+    Ok(collected.finish())
+}
+
 /// The channels besides the wanted ones whose graphs a path across channels walks, ascending by minor.
 pub fn between(
     wants: &[Want],

@@ -148,6 +148,12 @@ impl SignatureMap {
         &self.metadata.name
     }
 
+    /// What it holds: keys and Base64.
+    #[must_use]
+    pub const fn data(&self) -> &BTreeMap<String, String> {
+        &self.binary_data
+    }
+
     /// The object as indented JSON with a closing newline.
     #[must_use]
     pub fn to_json(&self) -> String {

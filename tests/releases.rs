@@ -1,0 +1,1060 @@
+//! Releases from the update service to a mirror behind a gap: a made world of several minors whose payloads list forty
+//! components each, a graph and signatures served over HTTP, and every way in which a release can be wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use imgbuild::digest::Digest;
+use imgbuild::oci::{Descriptor, OCI_INDEX, OCI_MANIFEST};
+use imgbuild::store::Blob;
+use pgp::composed::{
+    ArmorOptions, KeyType, MessageBuilder, SecretKeyParamsBuilder, SignedSecretKey,
+};
+use pgp::crypto::hash::HashAlgorithm;
+use pgp::types::Password;
+use serde_json::{Value, json};
+
+use crate::site::content::{Content, noise};
+use crate::site::registry::Registry;
+use crate::site::{Connected, Disconnected, Run, Site, wire};
+
+/// Components of each release.
+const COMPONENTS: u64 = 40;
+
+/// Where payloads are.
+const PAYLOADS: &str = "openshift-release-dev/ocp-release";
+
+/// Where components are.
+const ART: &str = "openshift-release-dev/ocp-v4.0-art-dev";
+
+/// Files by path and query, over HTTP.
+#[derive(Clone, Default)]
+struct Files {
+    files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Files {
+    fn put(&self, path: &str, bytes: impl Into<Vec<u8>>) {
+        self.files
+            .lock()
+            .unwrap()
+            .insert(path.to_owned(), bytes.into());
+    }
+
+    fn remove(&self, path: &str) {
+        self.files.lock().unwrap().remove(path);
+    }
+
+    /// Serves until the test ends; answers the address.
+    fn serve(&self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let files = self.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                let Some(Ok(first)) = lines.next() else {
+                    continue;
+                };
+                while lines
+                    .next()
+                    .is_some_and(|line| line.is_ok_and(|line| !line.is_empty()))
+                {}
+                let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
+                let body = files.files.lock().unwrap().get(&path).cloned();
+                files.asked.lock().unwrap().push(path);
+                let head = match &body {
+                    Some(body) => format!(
+                        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                        body.len()
+                    ),
+                    None => {
+                        "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                            .to_owned()
+                    }
+                };
+                let _ = stream.write_all(head.as_bytes());
+                let _ = stream.write_all(&body.unwrap_or_default());
+            }
+        });
+        address
+    }
+}
+
+/// A release as it was made.
+#[derive(Clone)]
+struct Made {
+    version: String,
+    payload: Digest,
+    components: BTreeMap<String, Digest>,
+}
+
+/// An upstream of releases.
+struct World {
+    content: Content,
+    registry: Registry,
+    files: Files,
+    address: String,
+    key: SignedSecretKey,
+    other: SignedSecretKey,
+}
+
+fn key(name: &str) -> SignedSecretKey {
+    SecretKeyParamsBuilder::default()
+        .key_type(KeyType::Ed25519Legacy)
+        .can_certify(true)
+        .can_sign(true)
+        .primary_user_id(format!("{name} <{name}@example.test>"))
+        .build()
+        .unwrap()
+        .generate(rand::thread_rng())
+        .unwrap()
+}
+
+fn signature(key: &SignedSecretKey, digest: &Digest, name: &str) -> Vec<u8> {
+    let body = json!({
+        "critical": {
+            "image": { "docker-manifest-digest": digest },
+            "type": "atomic container signature",
+            "identity": { "docker-reference": name },
+        },
+        "optional": { "creator": "a test" },
+    });
+    let mut builder = MessageBuilder::from_bytes("", body.to_string().into_bytes());
+    builder.sign_binary();
+    builder.sign(&key.primary_key, Password::empty(), HashAlgorithm::Sha256);
+    builder.to_vec(rand::thread_rng()).unwrap()
+}
+
+/// What goes into a payload.
+#[derive(Default)]
+struct Recipe<'a> {
+    architecture: &'a str,
+    previous: &'a [&'a str],
+    /// Files besides the two lists.
+    files: Vec<(&'a str, Vec<u8>)>,
+    /// Leave out the list of components.
+    without_list: bool,
+    /// Zstandard instead of gzip.
+    zstd: bool,
+}
+
+impl World {
+    fn new() -> Self {
+        let content = Content::default();
+        let files = Files::default();
+        Self {
+            registry: content.served(),
+            address: files.serve(),
+            content,
+            files,
+            key: key("release"),
+            other: key("other"),
+        }
+    }
+
+    fn descriptor(media_type: &str, blob: Blob) -> Descriptor {
+        Descriptor {
+            media_type: media_type.to_owned(),
+            digest: blob.digest,
+            size: blob.size,
+            platform: None,
+            artifact_type: None,
+            urls: Vec::new(),
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    fn layer(&self, files: &[(&str, Vec<u8>)], zstd: bool) -> Value {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (path, bytes) in files {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            header.set_mtime(0);
+            tar.append_data(&mut header, path, bytes.as_slice())
+                .unwrap();
+        }
+        let tar = tar.into_inner().unwrap();
+        let (bytes, suffix) = if zstd {
+            (zstd::encode_all(tar.as_slice(), 1).unwrap(), "zstd")
+        } else {
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            gzip.write_all(&tar).unwrap();
+            (gzip.finish().unwrap(), "gzip")
+        };
+        let blob = self.content.memory.insert(&bytes);
+        json!({ "mediaType": format!("application/vnd.oci.image.layer.v1.tar+{suffix}"), "digest": blob.digest, "size": blob.size })
+    }
+
+    fn image(&self, repository: &str, architecture: &str, layers: &[Value]) -> Blob {
+        let config = json!({ "architecture": architecture, "os": "linux", "rootfs": { "type": "layers", "diff_ids": [] } });
+        let config = self.content.memory.insert(config.to_string().as_bytes());
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config.digest, "size": config.size },
+            "layers": layers,
+        });
+        let blob = self.content.memory.insert(manifest.to_string().as_bytes());
+        self.link(repository, OCI_MANIFEST, blob);
+        blob
+    }
+
+    fn index(&self, repository: &str, children: &[(&str, Blob)]) -> Blob {
+        let children: Vec<Value> = children
+            .iter()
+            .map(|(architecture, blob)| json!({ "mediaType": OCI_MANIFEST, "digest": blob.digest, "size": blob.size, "platform": { "os": "linux", "architecture": architecture } }))
+            .collect();
+        let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": children });
+        let blob = self.content.memory.insert(index.to_string().as_bytes());
+        self.link(repository, OCI_INDEX, blob);
+        blob
+    }
+
+    fn link(&self, repository: &str, media_type: &str, blob: Blob) {
+        let descriptor = Self::descriptor(media_type, blob);
+        self.content
+            .repositories
+            .link_image(&*self.content.memory, repository, &descriptor, None)
+            .unwrap();
+    }
+
+    /// The components of a release: two in three are those of the release before.
+    fn components(&self, number: u64) -> BTreeMap<String, Digest> {
+        (0..COMPONENTS)
+            .map(|component| {
+                let state = (number + component) / 3;
+                let layers = [
+                    self.layer(&[("base", noise(component % 5, 4000))], false),
+                    self.layer(
+                        &[("own", noise(1000 + component * 100 + state, 2000))],
+                        false,
+                    ),
+                ];
+                let blob = self.image(ART, "amd64", &layers);
+                (format!("part-{component:02}"), blob.digest)
+            })
+            .collect()
+    }
+
+    fn payload(
+        &self,
+        version: &str,
+        components: &BTreeMap<String, Digest>,
+        recipe: &Recipe<'_>,
+    ) -> Blob {
+        let tags: Vec<Value> = components
+            .iter()
+            .map(|(name, digest)| json!({ "name": name, "from": { "kind": "DockerImage", "name": format!("quay.io/{ART}@{digest}") } }))
+            .collect();
+        let references = json!({ "kind": "ImageStream", "apiVersion": "image.openshift.io/v1", "metadata": { "name": version }, "spec": { "tags": tags } });
+        let metadata = json!({ "kind": "cincinnati-metadata-v0", "version": version, "previous": recipe.previous, "metadata": {} });
+        let mut files = recipe.files.clone();
+        if !recipe.without_list {
+            files.push((
+                "release-manifests/image-references",
+                references.to_string().into_bytes(),
+            ));
+        }
+        files.push((
+            "release-manifests/release-metadata",
+            metadata.to_string().into_bytes(),
+        ));
+        let architecture = if recipe.architecture.is_empty() {
+            "amd64"
+        } else {
+            recipe.architecture
+        };
+        let layers = [
+            self.layer(&[("base", noise(7, 3000))], false),
+            self.layer(&files, recipe.zstd),
+        ];
+        self.image(PAYLOADS, architecture, &layers)
+    }
+
+    /// Makes a release and signs it.
+    fn release(&self, number: u64, version: &str, previous: &[&str]) -> Made {
+        let components = self.components(number);
+        let recipe = Recipe {
+            previous,
+            zstd: number % 2 == 1,
+            ..Recipe::default()
+        };
+        let payload = self.payload(version, &components, &recipe).digest;
+        self.sign(&payload, version, 1, &self.key);
+        Made {
+            version: version.to_owned(),
+            payload,
+            components,
+        }
+    }
+
+    fn signature_path(digest: &Digest, number: u32) -> String {
+        format!("/signatures/sha256={}/signature-{number}", digest.hex())
+    }
+
+    fn sign(&self, digest: &Digest, version: &str, number: u32, key: &SignedSecretKey) {
+        let name = format!("quay.io/{PAYLOADS}:{version}-x86_64");
+        self.files.put(
+            &Self::signature_path(digest, number),
+            signature(key, digest, &name),
+        );
+    }
+
+    /// Publishes the graph of a channel: releases, edges by version, conditional edges with one risk each.
+    fn channel(
+        &self,
+        name: &str,
+        architecture: &str,
+        releases: &[&Made],
+        edges: &[(&str, &str)],
+        conditional: &[(&str, &str, &str)],
+    ) {
+        let place = |version: &str| {
+            releases
+                .iter()
+                .position(|release| release.version == version)
+                .unwrap()
+        };
+        let nodes: Vec<Value> = releases
+            .iter()
+            .map(|release| json!({ "version": release.version, "payload": format!("quay.io/{PAYLOADS}@{}", release.payload), "metadata": { "io.openshift.upgrades.graph.release.channels": format!("{name},other-1.0") } }))
+            .collect();
+        let edges: Vec<Value> = edges
+            .iter()
+            .map(|(from, to)| json!([place(from), place(to)]))
+            .collect();
+        let conditional: Vec<Value> = conditional
+            .iter()
+            .map(|(from, to, risk)| json!({ "edges": [{ "from": from, "to": to }], "risks": [{ "name": risk, "url": format!("https://example.test/{risk}"), "message": "m", "matchingRules": [{ "type": "Always" }] }] }))
+            .collect();
+        let graph = json!({ "version": 1, "nodes": nodes, "edges": edges, "conditionalEdges": conditional });
+        self.files.put(
+            &format!("/graph?arch={architecture}&channel={name}"),
+            graph.to_string(),
+        );
+    }
+
+    /// A site that reaches this upstream.
+    fn site(&self) -> Connected {
+        let site = Connected::to(&self.registry);
+        site.leads("quay.io", &self.registry.address());
+        site.write("release.asc", self.public(&self.key));
+        site
+    }
+
+    fn public(&self, key: &SignedSecretKey) -> Vec<u8> {
+        key.to_public_key()
+            .to_armored_bytes(ArmorOptions::default())
+            .unwrap()
+    }
+
+    /// Runs the program where this upstream is the update service and the store of signatures.
+    fn run(&self, site: &Site, line: &str) -> Run {
+        let mut command = site.command(line.split_whitespace());
+        command
+            .env(
+                "UPDATE_URL_OVERRIDE",
+                format!("http://{}/graph", self.address),
+            )
+            .env(
+                "OCP_SIGNATURE_URL",
+                format!("http://{}/signatures/", self.address),
+            )
+            .env("OCP_SIGNATURE_VERIFICATION_PK", "release.asc");
+        let output = command.output().unwrap();
+        Run::of(&command, &output)
+    }
+}
+
+/// Rows of `platform.channels`, as `name min max` (`-` for none), with further fields behind.
+fn channels(rows: &[&str]) -> String {
+    let mut text = "  platform:\n    channels:\n".to_owned();
+    for row in rows {
+        let mut words = row.split_whitespace();
+        let _ = writeln!(text, "    - name: {}", words.next().unwrap());
+        for key in ["minVersion", "maxVersion"] {
+            if let Some(version) = words.next().filter(|word| *word != "-") {
+                let _ = writeln!(text, "      {key}: {version}");
+            }
+        }
+        for flag in words {
+            let _ = writeln!(text, "      {flag}: true");
+        }
+    }
+    text
+}
+
+/// Insists that releases are at a mirror, by tag and by digest, with everything below.
+#[track_caller]
+fn holds(mirror: &Registry, releases: &[&Made]) {
+    let address = mirror.address();
+    for release in releases {
+        let tag = format!("{}-x86_64", release.version);
+        assert_eq!(
+            mirror.digest_of("ocp/openshift/release-images", &tag),
+            Some(release.payload),
+            "payload {tag}"
+        );
+        for (name, digest) in &release.components {
+            let repository = "ocp/openshift/release";
+            assert_eq!(
+                mirror.digest_of(repository, &format!("{tag}-{name}")),
+                Some(*digest),
+                "component {name} of {tag} by tag"
+            );
+            let manifest = wire::manifest(&address, repository, &digest.to_string())
+                .unwrap_or_else(|| panic!("component {name} of {tag} by digest"));
+            let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+            for blob in manifest["layers"].as_array().unwrap() {
+                assert_eq!(
+                    wire::blob_size(&address, repository, blob["digest"].as_str().unwrap()),
+                    blob["size"].as_u64(),
+                    "a layer of {name}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn releases_cross_the_gap_and_the_next_archive_carries_what_changed() {
+    let world = World::new();
+    let all = [
+        world.release(0, "4.15.1", &[]),
+        world.release(1, "4.15.2", &["4.15.1"]),
+        world.release(2, "4.16.0", &["4.15.2"]),
+        world.release(3, "4.16.1", &["4.16.0", "4.15.2"]),
+        world.release(4, "4.16.2", &["4.16.1"]),
+    ];
+    let [old, a, b, c, d] = &all;
+    world.sign(&b.payload, &b.version, 2, &world.key);
+    world.channel(
+        "stable-4.15",
+        "amd64",
+        &[old, a],
+        &[("4.15.1", "4.15.2")],
+        &[],
+    );
+    let edges = [
+        ("4.15.1", "4.15.2"),
+        ("4.15.2", "4.16.0"),
+        ("4.15.2", "4.16.1"),
+        ("4.16.0", "4.16.1"),
+    ];
+    world.channel("stable-4.16", "amd64", &[old, a, b, c], &edges, &[]);
+
+    let near = world.site();
+    near.config(&channels(&[
+        "stable-4.15 4.15.2 4.15.2",
+        "stable-4.16 4.16.0 4.16.1",
+    ]));
+    world.run(&near, "lock").done();
+    let lock = near.lock_text();
+    for text in [
+        "channel = \"stable-4.15\"\narch = \"amd64\"",
+        "channel = \"stable-4.15+stable-4.16\"",
+        "across = [{ channel = \"stable-4.15\", min = \"4.15.2\", max = \"4.15.2\" }",
+        "name = \"part-39\"",
+        "from = \"signature-1\"",
+        "from = \"signature-2\"",
+        "[[file]]\nref = \"release.asc\"",
+    ] {
+        assert!(
+            lock.contains(text),
+            "the lock must have {text:?} in\n{lock}"
+        );
+    }
+    assert_eq!(
+        lock.matches("[[release.payload]]").count(),
+        1 + 2 + 2,
+        "each channel has its range, and the path between them its own"
+    );
+
+    world.run(&near, "export -o media/1").done();
+    let mirror = Content::default().served();
+    let far = Disconnected::with(&mirror.address());
+    far.receives(&near, "media/1");
+    far.write("release.asc", near.read("release.asc"));
+    let to = format!("--to docker://{}/ocp -o resources", mirror.address());
+    far.imgbuild(&format!("import media/1 {to}")).done();
+    holds(&mirror, &[a, b, c]);
+    assert_eq!(
+        mirror.digest_of("ocp/openshift/release-images", "4.15.1-x86_64"),
+        None,
+        "nobody asked for 4.15.1"
+    );
+    let host = mirror.address();
+    assert_eq!(
+        far.read("resources/idms-oc-mirror.yaml"),
+        format!(
+            "---\napiVersion: config.openshift.io/v1\nkind: ImageDigestMirrorSet\nmetadata:\n  name: idms-release-0\nspec:\n  imageDigestMirrors:\n  - mirrors:\n    - {host}/ocp/openshift/release-images\n    source: quay.io/{PAYLOADS}\n  - mirrors:\n    - {host}/ocp/openshift/release\n    source: quay.io/{ART}\n"
+        ),
+        "the digest mirrors"
+    );
+    assert_eq!(
+        far.read("resources/itms-oc-mirror.yaml"),
+        format!(
+            "---\napiVersion: config.openshift.io/v1\nkind: ImageTagMirrorSet\nmetadata:\n  name: itms-release-0\nspec:\n  imageTagMirrors:\n  - mirrors:\n    - {host}/ocp/openshift/release-images\n    source: quay.io/{PAYLOADS}\n"
+        ),
+        "the tag mirrors"
+    );
+    signature_map(&far, &world, &[(a, 1), (b, 1), (b, 2), (c, 1)]);
+
+    // Nothing that was asked for has changed, so nothing changes: not by itself, and not by an unrelated release.
+    world.run(&near, "lock").done().says(&["nothing changed"]);
+    world
+        .run(&near, "lock --update")
+        .done()
+        .says(&["nothing changed"]);
+    world.channel(
+        "stable-4.16",
+        "amd64",
+        &[d, c, b, a, old],
+        &[edges.as_slice(), &[("4.16.1", "4.16.2")]].concat(),
+        &[],
+    );
+    world
+        .run(&near, "lock --update")
+        .done()
+        .says(&["nothing changed"]);
+    world.run(&near, "lock --check").done();
+
+    near.config(&channels(&[
+        "stable-4.15 4.15.2 4.15.2",
+        "stable-4.16 4.16.0 4.16.2",
+    ]));
+    world.run(&near, "lock --check").ends(3);
+    world.run(&near, "lock").done().says(&["4.16.2"]);
+    world.run(&near, "export -o media/2").done();
+    let carried = |folder: &str| {
+        let report = near
+            .imgbuild(&format!("verify {folder} --format json"))
+            .json();
+        report["archives"][0]["bytes"].as_u64().unwrap()
+    };
+    let new: BTreeSet<Digest> = d
+        .components
+        .values()
+        .filter(|digest| !c.components.values().any(|old| old == *digest))
+        .copied()
+        .collect();
+    assert!(
+        !new.is_empty() && new.len() < 20,
+        "{} of {COMPONENTS} components changed",
+        new.len()
+    );
+    assert!(
+        carried("media/2") < carried("media/1") / 3,
+        "an increment of {} after one of {}",
+        carried("media/2"),
+        carried("media/1")
+    );
+    far.receives(&near, "media/2");
+    far.imgbuild(&format!("import media/2 {to}")).done();
+    holds(&mirror, &[a, b, c, d]);
+    signature_map(&far, &world, &[(a, 1), (b, 1), (b, 2), (c, 1), (d, 1)]);
+    far.has_a_sound_store();
+    near.has_a_sound_store();
+
+    // Another site with an empty store builds the same lock, signatures included.
+    let other = world.site();
+    other.write("imageset.yaml", near.read("imageset.yaml"));
+    other.write("lockfiles/imageset.lock.toml", near.lock_text());
+    world.run(&other, "build").done();
+}
+
+/// Insists that both forms of the signature object hold exactly these signatures, each under its payload's digest.
+#[track_caller]
+fn signature_map(far: &Site, world: &World, wanted: &[(&Made, u32)]) {
+    let text = far.read("resources/signature-configmap.yaml");
+    assert!(
+        text.starts_with("---\napiVersion: v1\nbinaryData:\n  sha256-"),
+        "the object in\n{text}"
+    );
+    assert!(
+        text.ends_with("kind: ConfigMap\nmetadata:\n  labels:\n    release.openshift.io/verification-signatures: \"\"\n  name: mirrored-release-signatures\n  namespace: openshift-config-managed\n"),
+        "the object in\n{text}"
+    );
+    let yaml: Value = serde_yaml::from_str(&text).unwrap();
+    let json: Value =
+        serde_json::from_str(&far.read("resources/signature-configmap.json")).unwrap();
+    assert_eq!(yaml, json, "both files hold one object");
+    let mut found: Vec<(String, Vec<u8>)> = yaml["binaryData"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, text)| {
+            let digest = name.rsplit_once('-').unwrap().0.to_owned();
+            (digest, STANDARD.decode(text.as_str().unwrap()).unwrap())
+        })
+        .collect();
+    found.sort();
+    let mut expected: Vec<(String, Vec<u8>)> = wanted
+        .iter()
+        .map(|(made, number)| {
+            let path = World::signature_path(&made.payload, *number);
+            (
+                format!("sha256-{}", made.payload.hex()),
+                world.files.files.lock().unwrap()[&path].clone(),
+            )
+        })
+        .collect();
+    expected.sort();
+    assert_eq!(found, expected, "the signatures");
+}
+
+#[test]
+fn a_release_that_is_wrong_is_refused_when_it_is_locked() {
+    let world = World::new();
+    let good = world.release(0, "4.16.1", &[]);
+    let next = world.release(1, "4.16.2", &["4.16.1"]);
+    let made = |version: &str, payload: Digest| Made {
+        version: version.to_owned(),
+        payload,
+        components: BTreeMap::new(),
+    };
+    let mut parts = good.components.clone();
+    // What is wrong with each channel.
+    let unsigned = made(
+        "4.17.1",
+        world.payload("4.17.1", &parts, &Recipe::default()).digest,
+    );
+    world.channel("unsigned-4.17", "amd64", &[&unsigned], &[], &[]);
+    let broken = made(
+        "4.17.2",
+        world.payload("4.17.2", &parts, &Recipe::default()).digest,
+    );
+    let mut bytes = signature(&world.key, &broken.payload, "quay.io/a/b:1");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    world
+        .files
+        .put(&World::signature_path(&broken.payload, 1), bytes);
+    world.channel("broken-4.17", "amd64", &[&broken], &[], &[]);
+    let stranger = made(
+        "4.17.3",
+        world.payload("4.17.3", &parts, &Recipe::default()).digest,
+    );
+    world.sign(&stranger.payload, "4.17.3", 1, &world.other);
+    world.channel("stranger-4.17", "amd64", &[&stranger], &[], &[]);
+    let swapped = made(
+        "4.17.4",
+        world.payload("4.17.4", &parts, &Recipe::default()).digest,
+    );
+    world.files.put(
+        &World::signature_path(&swapped.payload, 1),
+        signature(&world.key, &good.payload, "quay.io/a/b:1"),
+    );
+    world.channel("swapped-4.17", "amd64", &[&swapped], &[], &[]);
+    let signed = |version: &str, payload: Digest| {
+        world.sign(&payload, version, 1, &world.key);
+        made(version, payload)
+    };
+    let listless = Recipe {
+        without_list: true,
+        ..Recipe::default()
+    };
+    let listless = signed("4.17.5", world.payload("4.17.5", &parts, &listless).digest);
+    world.channel("listless-4.17", "amd64", &[&listless], &[], &[]);
+    let arm = Recipe {
+        architecture: "arm64",
+        ..Recipe::default()
+    };
+    let arm = signed("4.17.6", world.payload("4.17.6", &parts, &arm).digest);
+    world.channel("arm-4.17", "amd64", &[&arm], &[], &[]);
+    parts.insert("withdrawn".to_owned(), Digest::of(b"withdrawn"));
+    let lacking = signed(
+        "4.17.7",
+        world.payload("4.17.7", &parts, &Recipe::default()).digest,
+    );
+    world.channel("lacking-4.17", "amd64", &[&lacking], &[], &[]);
+    let gone = made("4.17.8", Digest::of(b"gone"));
+    world.channel("gone-4.17", "amd64", &[&gone], &[], &[]);
+    let renamed = made("4.17.9", good.payload);
+    world.channel("renamed-4.17", "amd64", &[&renamed], &[], &[]);
+    world.channel("stable-4.16", "amd64", &[&good, &next], &[], &[]);
+    world.channel("empty-4.16", "amd64", &[], &[], &[]);
+    world
+        .files
+        .put("/graph?arch=amd64&channel=noise-4.16", "<html>");
+
+    let site = world.site();
+    for (row, code, texts, hints) in [
+        (
+            "unsigned-4.17",
+            4,
+            &["imageset.yaml:6:7", "4.17.1", "no signature of sha256:"][..],
+            &["policy = \"warn\""][..],
+        ),
+        (
+            "broken-4.17",
+            4,
+            &["4.17.2", "signature-1", "can be verified"],
+            &[],
+        ),
+        (
+            "stranger-4.17",
+            4,
+            &["4.17.3", "not a key of the ring"],
+            &["public key"],
+        ),
+        (
+            "swapped-4.17",
+            4,
+            &["4.17.4", "the signature is for sha256:"],
+            &["another release"],
+        ),
+        (
+            "listless-4.17",
+            1,
+            &["4.17.5", "no release-manifests/image-references"],
+            &["no release payload"],
+        ),
+        (
+            "arm-4.17",
+            1,
+            &["4.17.6", "is for arm64, not for amd64"],
+            &["architectures: [arm64]"],
+        ),
+        (
+            "lacking-4.17",
+            1,
+            &["4.17.7", "component withdrawn", "is not there"],
+            &[],
+        ),
+        ("gone-4.17", 1, &["4.17.8", "is not there"], &[]),
+        ("renamed-4.17", 1, &["calls itself 4.16.1, not 4.17.9"], &[]),
+        (
+            "stable-4.16 4.16.2 4.16.1",
+            1,
+            &["imageset.yaml:6:7", "4.16.2 is above maximum 4.16.1"],
+            &[],
+        ),
+        (
+            "stable-4.16 4.16.1 4.16.2 shortestPath",
+            1,
+            &["no update path from 4.16.1 to 4.16.2"],
+            &["shortestPath"],
+        ),
+        (
+            "stable-4.61",
+            1,
+            &["no update graph of channel stable-4.61"],
+            &[],
+        ),
+        ("empty-4.16", 1, &["no releases in channel empty-4.16"], &[]),
+        ("noise-4.16", 1, &["not an update graph"], &[]),
+    ] {
+        site.config(&channels(&[row]));
+        let run = world.run(&site, "lock").ends(code).says(texts);
+        if !hints.is_empty() {
+            run.hints(hints);
+        }
+        assert!(
+            !site.path("lockfiles/imageset.lock.toml").exists(),
+            "{row}: a lock that is refused is not written"
+        );
+    }
+
+    // A component that is withdrawn upstream can be left out, by decision.
+    site.config(&channels(&["lacking-4.17"]));
+    let skip = format!(
+        "lock --skip quay.io/{ART}@{} --reason withdrawn",
+        Digest::of(b"withdrawn")
+    );
+    world
+        .run(&site, &skip)
+        .done()
+        .says(&["component withdrawn of 4.17.7", "is skipped: withdrawn"]);
+    assert!(
+        site.lock_text().contains("[[skip]]") && !site.lock_text().contains("name = \"withdrawn\""),
+        "the lock says so"
+    );
+    world.run(&site, "lock").done().says(&["nothing changed"]);
+}
+
+#[test]
+fn an_import_does_not_take_a_signature_on_trust() {
+    let world = World::new();
+    let release = world.release(0, "4.16.1", &[]);
+    world.channel("stable-4.16", "amd64", &[&release], &[], &[]);
+    let near = world.site();
+    near.config(&channels(&["stable-4.16"]));
+    world.run(&near, "lock").done();
+    // Someone edits the lock: another blob takes the place of the signature.
+    let text = near.lock_text();
+    let forged = signature(&world.other, &release.payload, "quay.io/a/b:1");
+    let (before, rest) = text.split_once("signatures = [{ digest = \"").unwrap();
+    let (_, after) = rest.split_once(", from =").unwrap();
+    let text = format!(
+        "{before}signatures = [{{ digest = \"{}\", size = {}, from ={}",
+        Digest::of(&forged),
+        forged.len(),
+        &after
+    );
+    near.write("lockfiles/imageset.lock.toml", text);
+    world
+        .files
+        .put(&World::signature_path(&release.payload, 1), forged);
+    world.run(&near, "export -o media").done();
+    let mirror = Content::default().served();
+    let far = Disconnected::with(&mirror.address());
+    far.receives(&near, "media");
+    far.imgbuild(&format!(
+        "import media --to docker://{}/ocp",
+        mirror.address()
+    ))
+    .ends(4)
+    .says(&["release 4.16.1", "not a key of the ring"]);
+    assert_eq!(
+        mirror.digest_of("ocp/openshift/release-images", "4.16.1-x86_64"),
+        None,
+        "nothing becomes visible"
+    );
+}
+
+#[test]
+fn risks_are_crossed_only_by_decision_and_the_decision_is_kept() {
+    let world = World::new();
+    let (a, b, c) = (
+        world.release(0, "4.16.1", &[]),
+        world.release(1, "4.16.2", &[]),
+        world.release(2, "4.16.3", &[]),
+    );
+    world.channel(
+        "stable-4.16",
+        "amd64",
+        &[&a, &b, &c],
+        &[("4.16.1", "4.16.2")],
+        &[("4.16.2", "4.16.3", "DiskEater")],
+    );
+    let site = world.site();
+    site.config(&channels(&["stable-4.16 4.16.1 4.16.3 shortestPath"]));
+    world
+        .run(&site, "lock")
+        .ends(1)
+        .says(&["only conditional updates", "DiskEater"])
+        .hints(&["DiskEater"]);
+    world
+        .run(&site, "lock --accept-risk DiskEater")
+        .done()
+        .says(&["accepted the risk of 4.16.2 to 4.16.3 (DiskEater)"]);
+    assert!(
+        site.lock_text().contains(
+            "risks = [\n  { name = \"DiskEater\", url = \"https://example.test/DiskEater\" },\n]"
+        ),
+        "the decision is on record in\n{}",
+        site.lock_text()
+    );
+    world
+        .run(&site, "lock --update")
+        .done()
+        .says(&["nothing changed"]);
+    world
+        .run(&site, "lock --accept-risk Nothing")
+        .done()
+        .says(&["no path that is locked anew needs the risk Nothing"]);
+}
+
+#[test]
+fn one_payload_by_name_and_a_graph_from_disk() {
+    let world = World::new();
+    let release = world.release(0, "4.16.1", &[]);
+    let site = world.site();
+    // By name: no update service is asked.
+    site.config(&format!(
+        "  platform:\n    release: quay.io/{PAYLOADS}@{}\n",
+        release.payload
+    ));
+    world.run(&site, "lock").done();
+    assert!(
+        site.lock_text()
+            .contains(&format!("ref = \"quay.io/{PAYLOADS}@{}\"", release.payload)),
+        "the block is named by the reference"
+    );
+    assert!(
+        !world
+            .files
+            .asked
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|path| path.starts_with("/graph")),
+        "no graph is needed"
+    );
+    // From disk: a folder of saved answers stands for the update service, one of files for the store of signatures.
+    world.channel("stable-4.16", "amd64", &[&release], &[], &[]);
+    let files = world.files.files.lock().unwrap().clone();
+    site.write(
+        "graphs/amd64-stable-4.16.json",
+        &files["/graph?arch=amd64&channel=stable-4.16"],
+    );
+    let path = World::signature_path(&release.payload, 1);
+    site.write(path.trim_start_matches('/'), &files[&path]);
+    site.write(
+        "imgbuild.toml",
+        "[url.\"https://api.openshift.com/api/upgrades_info/v1/graph\"]\nlocation = \"graphs\"\n\n[url.\"https://mirror.openshift.com/pub/openshift-v4/signatures/openshift/release\"]\nlocation = \"signatures\"\n\n[url.\"https://storage.googleapis.com/openshift-release/official/signatures/openshift/release\"]\nlocation = \"signatures\"\n\n[signatures.release]\nkeys = [\"release.asc\"]\n",
+    );
+    site.config(&channels(&["stable-4.16"]));
+    site.imgbuild("lock").done();
+    site.imgbuild("build").done();
+    assert!(
+        site.lock_text().contains("from = \"signature-1\"")
+            && site.lock_text().contains("version = \"4.16.1\""),
+        "the release and its signature are pinned"
+    );
+    // Without a signature there is a release only where a decision says so; it is part of the request.
+    std::fs::remove_dir_all(site.path("signatures")).unwrap();
+    std::fs::remove_file(site.path("lockfiles/imageset.lock.toml")).unwrap();
+    site.imgbuild("lock").ends(4).says(&["no signature of"]);
+    let settings = site.read("imgbuild.toml");
+    site.write("imgbuild.toml", settings + "policy = \"skip\"\n");
+    site.imgbuild("lock").done();
+    assert!(
+        site.lock_text().contains("signatures = \"skip\""),
+        "the want says that nothing was looked for"
+    );
+}
+
+#[test]
+fn a_payload_for_several_architectures_gives_the_instances_asked_for() {
+    let world = World::new();
+    let layers = |seed: u64| [world.layer(&[("x", noise(seed, 2000))], false)];
+    let (amd, arm) = (
+        world.image(ART, "amd64", &layers(1)),
+        world.image(ART, "arm64", &layers(2)),
+    );
+    let component = world.index(ART, &[("amd64", amd), ("arm64", arm)]);
+    let parts = BTreeMap::from([("cli".to_owned(), component.digest)]);
+    let instance = |architecture: &'static str| {
+        world.payload(
+            "4.16.1",
+            &parts,
+            &Recipe {
+                architecture,
+                ..Recipe::default()
+            },
+        )
+    };
+    let payload = world.index(
+        PAYLOADS,
+        &[("amd64", instance("amd64")), ("arm64", instance("arm64"))],
+    );
+    world.sign(&payload.digest, "4.16.1", 1, &world.key);
+    let release = Made {
+        version: "4.16.1".to_owned(),
+        payload: payload.digest,
+        components: parts,
+    };
+    world.channel("stable-4.16", "multi", &[&release], &[], &[]);
+    let site = world.site();
+    let config = channels(&["stable-4.16"]);
+    site.config(&format!("{config}    architectures: [multi]\n"));
+    world.run(&site, "lock").done();
+    assert!(
+        !site.lock_text().contains("platforms ="),
+        "all instances are taken"
+    );
+    site.config(&format!(
+        "{config}    platforms:\n    - os: linux\n      architecture: amd64\n"
+    ));
+    world.run(&site, "lock").done();
+    assert!(
+        site.lock_text().contains("want = { keys = ")
+            && site
+                .lock_text()
+                .matches("platforms = [\"linux/amd64\"]")
+                .count()
+                == 3,
+        "want, payload and component say which in\n{}",
+        site.lock_text()
+    );
+    world.run(&site, "export -o media").done();
+    let mirror = Content::default().served();
+    let far = Disconnected::with(&mirror.address());
+    far.receives(&site, "media");
+    far.imgbuild(&format!("import media --to docker://{}", mirror.address()))
+        .done();
+    assert_eq!(
+        mirror.digest_of("openshift/release", "4.16.1-multi-cli"),
+        Some(component.digest),
+        "the index keeps its digest"
+    );
+    assert_eq!(
+        mirror.digest_of("openshift/release", &arm.digest.to_string()),
+        None,
+        "what nobody asked for is not there"
+    );
+}
+
+#[test]
+fn a_boot_disk_is_one_more_component() {
+    let world = World::new();
+    let disk = world.image(
+        ART,
+        "amd64",
+        &[world.layer(&[("disk.img", noise(5, 5000))], false)],
+    );
+    let stream = json!({ "architectures": { "x86_64": { "images": { "kubevirt": { "digest-ref": format!("quay.io/{ART}@{}", disk.digest) } } } } });
+    let boot = json!({ "kind": "ConfigMap", "apiVersion": "v1", "data": { "stream": stream.to_string() } });
+    let parts = world.components(0);
+    let recipe = Recipe {
+        files: vec![(
+            "release-manifests/0000_50_installer_coreos-bootimages.yaml",
+            boot.to_string().into_bytes(),
+        )],
+        ..Recipe::default()
+    };
+    let payload = world.payload("4.16.1", &parts, &recipe).digest;
+    world.sign(&payload, "4.16.1", 1, &world.key);
+    let release = Made {
+        version: "4.16.1".to_owned(),
+        payload,
+        components: parts,
+    };
+    world.channel("stable-4.16", "amd64", &[&release], &[], &[]);
+    let site = world.site();
+    site.config(&format!(
+        "{}    kubeVirtContainer: true\n",
+        channels(&["stable-4.16"])
+    ));
+    world.run(&site, "lock").done();
+    let lock = site.lock_text();
+    assert!(
+        lock.contains(&format!(
+            "name = \"kube-virt-container\", image = \"quay.io/{ART}@{}\"",
+            disk.digest
+        )) && lock.contains("disks = [\"amd64\"]")
+            && lock.contains("\nkubevirt-disk = "),
+        "the disk is pinned, the want and the rules say why, in\n{lock}"
+    );
+    // A blocked image leaves its block, and comes back with the pattern gone; nobody is asked for either.
+    let base = site.read("imageset.yaml");
+    site.write(
+        "imageset.yaml",
+        format!("{base}  blockedImages:\n  - name: kube-virt-container\n"),
+    );
+    world.files.remove("/graph?arch=amd64&channel=stable-4.16");
+    world
+        .run(&site, "lock")
+        .done()
+        .says(&["component kube-virt-container", "is blocked by"]);
+    assert!(
+        !site
+            .lock_text()
+            .contains("name = \"kube-virt-container\", image"),
+        "the disk is gone"
+    );
+    site.write("imageset.yaml", base);
+    world.run(&site, "lock").done();
+    assert_eq!(site.lock_text(), lock, "and it is as it was");
+}
