@@ -778,12 +778,11 @@ fn restore(
     Ok(())
 }
 
+/// A parity shard's number, and its block of a stripe.
+type Shard = (usize, Vec<u8>);
+
 /// The tables of checks and the good parity blocks of a stripe, as far as they can be read.
-fn read_stripe(
-    header: &Header,
-    opened: &mut [Opened],
-    stripe: u64,
-) -> (Vec<Vec<u8>>, Vec<(usize, Vec<u8>)>) {
+fn read_stripe(header: &Header, opened: &mut [Opened], stripe: u64) -> (Vec<Vec<u8>>, Vec<Shard>) {
     let (mut checks, mut blocks) = (Vec::new(), Vec::new());
     for parity in opened {
         let from = parity.start + stripe * parity.stride;

@@ -440,7 +440,8 @@ mod tests {
         };
         assert!(sealed(|_| ()).is_ok());
         assert!(sealed(|statement| statement.expires = None).is_ok());
-        let table: [(&str, fn(&mut Statement)); 6] = [
+        type Change = fn(&mut Statement);
+        let table: [(&str, Change); 6] = [
             ("another archive", |statement| {
                 statement.archive = Digest::of(b"")
             }),

@@ -66,10 +66,10 @@ pub(super) fn part_size(
     {
         return Ok(size.value);
     }
-    if paths.config.exists() {
-        if let Some(size) = site.config(&paths.config)?.archive_bytes() {
-            return Ok(size);
-        }
+    if paths.config.exists()
+        && let Some(size) = site.config(&paths.config)?.archive_bytes()
+    {
+        return Ok(size);
     }
     Ok(PART_SIZE)
 }
@@ -1211,7 +1211,12 @@ fn keep_receipts(path: &Path, receipts: &[Receipt]) -> Result<(), Failure> {
         all.push(receipt.clone());
     }
     all.sort_by(|a, b| (&a.stream, &a.site).cmp(&(&b.stream, &b.site)));
-    let text: String = all.iter().map(|receipt| format!("{receipt}\n")).collect();
+    let mut text = all
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n");
+    text.push('\n');
     replace(path, text.as_bytes()).map_err(|error| cannot("write the receipt", path, &error))?;
     Ok(())
 }
