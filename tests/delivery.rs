@@ -873,7 +873,7 @@ fn other_programs_read_the_forms_that_are_theirs() {
     let near = Place::new(&[&upstream]);
     let shared = noise(1, 30_000);
     let one = upstream.image("team/one", "v1", &[shared.clone(), noise(2, 900)]);
-    upstream.image("team/deep/two", "v2", &[shared.clone()]);
+    upstream.image("team/deep/two", "v2", std::slice::from_ref(&shared));
     near.want(&upstream, &["team/one:v1", "team/deep/two:v2"]);
     near.expect(
         0,
@@ -1038,7 +1038,7 @@ fn what_other_tools_mirrored_is_taken_over_and_not_sent_again() {
     let upstream = Registry::start();
     let near = Place::new(&[&upstream]);
     let old = noise(1, 50_000);
-    let one = upstream.image("team/one", "v1", &[old.clone()]);
+    let one = upstream.image("team/one", "v1", std::slice::from_ref(&old));
     near.want(&upstream, &["team/one:v1"]);
     near.expect(
         0,
@@ -1353,7 +1353,7 @@ fn an_archive_may_come_one_disk_at_a_time() {
     );
     let parts: Vec<String> = files(&near.path("disk"))
         .into_iter()
-        .filter(|name| name.ends_with(".tar"))
+        .filter(|name| Path::new(name).extension() == Some("tar".as_ref()))
         .collect();
     assert!(parts.len() >= 6, "the archive has many disks: {parts:?}");
     let shuffled: Vec<usize> = [0, 3, 2]
@@ -1426,4 +1426,21 @@ fn an_archive_may_come_one_disk_at_a_time() {
     let mut arguments = vec!["import"];
     arguments.extend(rest.iter().map(String::as_str));
     far.expect(0, &arguments);
+}
+
+#[test]
+fn a_registry_that_takes_one_connection_at_a_time_gets_everything() {
+    let (upstream, site) = (Registry::start(), Registry::start());
+    let near = Place::new(&[&upstream]);
+    // More than reading may run ahead.
+    let layers: Vec<Vec<u8>> = (1..=12).map(|name| noise(name, 4 << 20)).collect();
+    upstream.image("team/one", "v1", &layers);
+    near.want(&upstream, &["team/one:v1"]);
+    near.expect(0, &["export", "-c", "prod.yaml", "-o", "disk"]);
+    let far = Place::new(&[&site]);
+    let settings = format!("[registry.\"{}\"]\nconnections = 1\n", site.host());
+    fs::write(far.path("imgbuild.toml"), settings).unwrap();
+    let to = format!("docker://{}", site.host());
+    far.expect(0, &["import", &text(&near.path("disk")), "--to", &to]);
+    assert_eq!(site.uploads(), 14, "twelve layers, a config and the head");
 }

@@ -127,6 +127,9 @@ impl crate::hint::Hint for ParityError {
         match self {
             Self::TooMuch { .. } => Some("bring further copies of the damaged parts, or have them exported again: `imgbuild export --seq N --only-parts …`".to_owned()),
             Self::None => Some("parity is made with `imgbuild export --parity 10%`".to_owned()),
+            Self::Io { source, .. } if matches!(source.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) => {
+                Some("copy parts and parity to a folder that can be written, and repair them there".to_owned())
+            }
             Self::Shards { .. } => Some("use a larger part size".to_owned()),
             _ => None,
         }
