@@ -7,9 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use serde_json::json;
 
-use super::arguments::{
-    EmitArguments, ExportArguments, ExportForm, Format, ImportArguments, VerifyArguments,
-};
+use super::arguments::{ExportArguments, ExportForm, Format, ImportArguments, VerifyArguments};
 use super::locking::{fetch, finish_build, matching, plan_of};
 use super::site::{Paths, Site, cannot, layout, lock_failure, store_failure};
 use super::trust::{self, public_keys, secret_keys};
@@ -74,6 +72,7 @@ pub(super) fn part_size(
     Ok(PART_SIZE)
 }
 
+/// Where the chain of a stream is kept.
 pub(super) fn chain_path(paths: &Paths, stream: &Stream) -> PathBuf {
     paths
         .lock
@@ -331,6 +330,13 @@ pub(super) fn export(
     let (plan, _) = fetch(site, &lock, &store, Extent::All, stop)?;
     if again.is_none() {
         finish_build(&store, &paths, &lock, &lock_bytes, &rules, &plan)?;
+    } else {
+        // The archive carries them; on another machine than the first they are not in the store yet.
+        for rule in rules.iter() {
+            store
+                .insert(rule.text.as_bytes())
+                .map_err(|error| store_failure(&error))?;
+        }
     }
     let part_size = match again.and_then(|sequence| chain.line(sequence)) {
         Some(line) => line.part_size,
@@ -1313,47 +1319,6 @@ fn remembered(
         .map(|bytes| String::from_utf8_lossy(&bytes).parse())
         .transpose()
         .map_err(|error: ReceiptError| Failure::of(ui::ERROR, &error, None))
-}
-
-/// `imgbuild emit`
-pub(super) fn emit(site: &Site, arguments: &EmitArguments) -> Result<u8, Failure> {
-    let paths = site.paths(&arguments.subject);
-    let (lock, _) = site.lock(&paths.lock)?;
-    let store_path = site.store_path()?;
-    let store = if store_path.exists() {
-        Some(site.store(Access::ReadOnly)?)
-    } else {
-        None
-    };
-    let rules = site.rules_of(&lock, store.as_ref())?;
-    let destination: Destination =
-        arguments
-            .registry
-            .parse()
-            .map_err(|error: ReferenceError| {
-                Failure::of(
-                    ui::USAGE,
-                    &error,
-                    Some("name the registry as HOST[:PORT][/PREFIX]".to_owned()),
-                )
-            })?;
-    let files = documents(&lock, &rules, &destination, &layout(&arguments.shape))
-        .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
-    let changed = write_set(&arguments.output, &files)
-        .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
-    if !site.common.quiet {
-        for path in &changed {
-            say(format!("wrote {}", path.display()));
-        }
-        if changed.is_empty() {
-            say(format!(
-                "{} is as it was ({})",
-                arguments.output.display(),
-                count(files.len(), "file")
-            ));
-        }
-    }
-    Ok(ui::DONE)
 }
 
 /// Everything that the roots of a store need, and the roots whose locks cannot be read.

@@ -27,7 +27,8 @@ use std::sync::{Mutex, PoisonError};
 
 use super::export::{ExportError, plan_from};
 use super::head::{self, AdoptedHead, HeadError};
-use super::push::{Item, PushFailure, Pushed, Pushing, Registry};
+use super::pass::Pushing;
+use super::push::{Item, PushFailure, Pushed, Registry};
 use crate::archive::chain::{Chain, Decision, Unrelated, decide};
 use crate::archive::read::Metadata;
 use crate::archive::read::{Blobs, KeptSpan};
@@ -38,11 +39,11 @@ use crate::digest::Digest;
 use crate::hint::Hint;
 use crate::oci::Descriptor;
 use crate::plan::graph::{Plan, PlanError};
-use crate::plan::lock::Lock;
+use crate::plan::lock::{Block, Lock};
 use crate::plan::text::{self, LockError};
 use crate::reference::{ReferenceError, Tag};
 use crate::run::each;
-use crate::run::event::{Event, Observer};
+use crate::run::event::{Event, Observer, advice, joined_advice};
 use crate::run::resolve::{placements, roots};
 use crate::step::place::{Destination, Layout, PlaceError, refuse_collisions};
 use crate::step::rule::{RuleError, Rules};
@@ -321,7 +322,10 @@ impl Hint for ImportError {
             Self::Place(source) => source.hint(),
             Self::Head { place, .. } => Some(format!("look at {place}; if nobody needs it, delete it there and import again")),
             Self::Stopped => Some("run the same import again to go on".to_owned()),
-            Self::Push { .. } => Some("mend the cause and run the same import again: it sends only what is missing".to_owned()),
+            Self::Push { failures } => Some(joined_advice(
+                failures.iter().map(|failure| advice(&failure.source)).chain([None]),
+                "mend the cause and run the same import again: it sends only what is missing",
+            )),
             _ => None,
         }
     }
@@ -1067,7 +1071,10 @@ fn adopt(
                 lock, rules, plan, ..
             } = &prepared;
             let items = items(lock, rules, plan, destination, &request.layout)?;
-            let lenders = lenders(request, stored, destination)?;
+            let lenders = match stored {
+                Some(stored) => lenders(request.store, stored.lock, destination, &request.layout)?,
+                None => BTreeMap::new(),
+            };
             // Reading is what is watched: its end is known.
             let observer = |event| match event {
                 Event::Image { .. } | Event::Failed { .. } => (request.observer)(event),
@@ -1095,7 +1102,7 @@ fn adopt(
                     pushing.rest(&blobs);
                 }
             }
-            Staged::of(pushing.finish(request.store)?)?
+            Staged::of(pushing.finish(request.store, &blobs))?
         }
     };
     if !result.missing.is_empty() {
@@ -1286,6 +1293,7 @@ pub fn items(
 ) -> Result<Vec<Item>, ImportError> {
     let placements = placements(lock, rules, layout)?;
     refuse_collisions(&placements, &destination.prefix, layout)?;
+    let needs = needs(lock);
     let mut items = Vec::new();
     for placement in placements {
         let path = layout.limit(&destination.join(&placement.path));
@@ -1309,28 +1317,50 @@ pub fn items(
             path,
             tag: placement.tag,
             manifests,
+            is_whole: plan.content_of(root)?.unread.is_empty(),
+            needs: needs.get(&placement.digest).cloned().unwrap_or_default(),
         });
     }
     Ok(items)
 }
 
-/// Repositories that hold blobs already, because the adopted lock placed them there.
-fn lenders(
-    request: &Request<'_>,
-    stored: Option<&AdoptedHead>,
+/// The images that others make no sense without: the components of payloads, and what the packages of catalogs name.
+fn needs(lock: &Lock) -> BTreeMap<Digest, BTreeSet<Digest>> {
+    let mut needs: BTreeMap<Digest, BTreeSet<Digest>> = BTreeMap::new();
+    for block in lock.blocks() {
+        let whole = match block {
+            Block::Payload(_, payload) => payload.pin.digest,
+            Block::Package(catalog, _) => catalog.pin.digest,
+            _ => continue,
+        };
+        let parts = block.pins().into_iter().map(|(_, pin)| pin.digest);
+        needs
+            .entry(whole)
+            .or_default()
+            .extend(parts.filter(|digest| *digest != whole));
+    }
+    needs
+}
+
+/// Repositories that hold blobs already, because a lock that was delivered there placed them; none where that lock or
+/// its rules are not in the store.
+///
+/// # Errors
+/// If the store fails, or what it has of that lock makes no sense.
+pub fn lenders(
+    store: &Store,
+    delivered: Digest,
     destination: &Destination,
+    layout: &Layout,
 ) -> Result<BTreeMap<Digest, BTreeSet<String>>, ImportError> {
     let mut lenders: BTreeMap<Digest, BTreeSet<String>> = BTreeMap::new();
-    let Some(stored) = stored else {
-        return Ok(lenders);
-    };
-    let Some(size) = request.store.size_of(&stored.lock)? else {
+    let Some(size) = store.size_of(&delivered)? else {
         return Ok(lenders);
     };
     let bytes = crate::store::read(
-        request.store,
+        store,
         &Blob {
-            digest: stored.lock,
+            digest: delivered,
             size,
         },
         64 << 20,
@@ -1342,9 +1372,9 @@ fn lenders(
         .rules
         .iter()
         .map(|(name, digest)| {
-            let size = request.store.size_of(digest).ok()??;
+            let size = store.size_of(digest).ok()??;
             let bytes = crate::store::read(
-                request.store,
+                store,
                 &Blob {
                     digest: *digest,
                     size,
@@ -1359,8 +1389,8 @@ fn lenders(
         return Ok(lenders);
     };
     let rules = Rules::with(texts)?;
-    let plan = plan_from(&lock, request.store, request.store)?;
-    for item in items(&lock, &rules, &plan, destination, &request.layout)? {
+    let plan = plan_from(&lock, store, store)?;
+    for item in items(&lock, &rules, &plan, destination, layout)? {
         for (_, manifest) in &item.manifests {
             if let crate::oci::Manifest::Image(image) = manifest {
                 for blob in image.blobs() {
