@@ -873,7 +873,7 @@ fn other_programs_read_the_forms_that_are_theirs() {
     let near = Place::new(&[&upstream]);
     let shared = noise(1, 30_000);
     let one = upstream.image("team/one", "v1", &[shared.clone(), noise(2, 900)]);
-    upstream.image("team/deep/two", "v2", &[shared.clone()]);
+    upstream.image("team/deep/two", "v2", std::slice::from_ref(&shared));
     near.want(&upstream, &["team/one:v1", "team/deep/two:v2"]);
     near.expect(
         0,
@@ -1038,7 +1038,7 @@ fn what_other_tools_mirrored_is_taken_over_and_not_sent_again() {
     let upstream = Registry::start();
     let near = Place::new(&[&upstream]);
     let old = noise(1, 50_000);
-    let one = upstream.image("team/one", "v1", &[old.clone()]);
+    let one = upstream.image("team/one", "v1", std::slice::from_ref(&old));
     near.want(&upstream, &["team/one:v1"]);
     near.expect(
         0,
@@ -1330,4 +1330,117 @@ fn twelve_archives_reach_three_sites_that_could_not_be_more_different() {
             "{name}: nor when it comes again"
         );
     }
+}
+
+#[test]
+fn an_archive_may_come_one_disk_at_a_time() {
+    let (upstream, site) = (Registry::start(), Registry::start());
+    let near = Place::new(&[&upstream]);
+    let layers = [noise(1, 100_000), noise(2, 20_000), noise(3, 15_000)];
+    let one = upstream.image("team/one", "v1", &layers);
+    near.want(&upstream, &["team/one:v1"]);
+    near.expect(
+        0,
+        &[
+            "export",
+            "-c",
+            "prod.yaml",
+            "-o",
+            "disk",
+            "--part-size",
+            "30000",
+        ],
+    );
+    let parts: Vec<String> = files(&near.path("disk"))
+        .into_iter()
+        .filter(|name| Path::new(name).extension() == Some("tar".as_ref()))
+        .collect();
+    assert!(parts.len() >= 6, "the archive has many disks: {parts:?}");
+    let shuffled: Vec<usize> = [0, 3, 2]
+        .into_iter()
+        .chain([1])
+        .chain(4..parts.len())
+        .collect();
+    let to = format!("docker://{}", site.host());
+    for (target, order) in [(Some(&to), shuffled), (None, (0..parts.len()).collect())] {
+        let far = Place::new(&[&site]);
+        let drive = far.path("drive");
+        for (count, part) in (1..).zip(&order) {
+            // One drive: the disk before is out.
+            let _ = fs::remove_dir_all(&drive);
+            fs::create_dir(&drive).unwrap();
+            let name = &parts[*part];
+            fs::copy(near.path("disk").join(name), drive.join(name)).unwrap();
+            let mut arguments = vec!["import", "drive"];
+            if let Some(to) = target {
+                arguments.extend(["--to", to]);
+            }
+            let last = count == parts.len();
+            let said = far.expect(if last { 0 } else { 5 }, &arguments);
+            if !last {
+                let next = order[count] + 1;
+                assert!(
+                    said.contains(&format!("{next:04}")),
+                    "part {next} is asked for: {said}"
+                );
+                let done = format!("{:04}", part + 1);
+                let asked = said.split("missing parts of this archive:").nth(1).unwrap();
+                assert!(!asked.contains(&done), "part {done} is not: {said}");
+                assert!(
+                    site.tags().is_empty() || target.is_none(),
+                    "nothing is visible yet"
+                );
+            }
+        }
+        assert!(
+            !far.path("store/imgbuild/spans").exists()
+                || files(&far.path("store/imgbuild/spans")).is_empty(),
+            "what was kept on the way is gone"
+        );
+        if target.is_none() {
+            let blob = Digest::of(&layers[0]);
+            let path = far.path("store/blobs/sha256").join(blob.hex());
+            assert!(
+                fs::read(path).unwrap() == layers[0],
+                "the cut blob is whole"
+            );
+        }
+    }
+    assert_eq!(
+        site.tags().get("team/one:v1"),
+        Some(&one),
+        "the image is there"
+    );
+    assert_eq!(
+        site.uploads(),
+        5,
+        "three layers, a config and the head, once each"
+    );
+
+    // A disk that comes before the first is asked for again, and nothing is lost.
+    let far = Place::new(&[]);
+    let part = |number: usize| text(&near.path("disk").join(&parts[number]));
+    far.expect(5, &["import", &part(1)]);
+    far.expect(5, &["import", &part(0)]);
+    let rest: Vec<String> = (1..parts.len()).map(part).collect();
+    let mut arguments = vec!["import"];
+    arguments.extend(rest.iter().map(String::as_str));
+    far.expect(0, &arguments);
+}
+
+#[test]
+fn a_registry_that_takes_one_connection_at_a_time_gets_everything() {
+    let (upstream, site) = (Registry::start(), Registry::start());
+    let near = Place::new(&[&upstream]);
+    // More than reading may run ahead.
+    let layers: Vec<Vec<u8>> = (1..=12).map(|name| noise(name, 4 << 20)).collect();
+    upstream.image("team/one", "v1", &layers);
+    near.want(&upstream, &["team/one:v1"]);
+    near.expect(0, &["export", "-c", "prod.yaml", "-o", "disk"]);
+    let far = Place::new(&[&site]);
+    let settings = format!("[registry.\"{}\"]\nconnections = 1\n", site.host());
+    fs::write(far.path("imgbuild.toml"), settings).unwrap();
+    let to = format!("docker://{}", site.host());
+    far.expect(0, &["import", &text(&near.path("disk")), "--to", &to]);
+    assert_eq!(site.uploads(), 14, "twelve layers, a config and the head");
 }

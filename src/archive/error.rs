@@ -236,7 +236,7 @@ impl Hint for ArchiveError {
                 Some("upgrade imgbuild".to_owned())
             }
             Self::Damaged { file, .. } | Self::Checksum { file, .. } => Some(format!(
-                "copy {} again, or export that part again",
+                "copy {} again; or restore it with `imgbuild verify --repair` if parity came along; or export that part again",
                 file.display()
             )),
             Self::Io { source, .. } if source.kind() == io::ErrorKind::FileTooLarge => {

@@ -127,6 +127,9 @@ impl crate::hint::Hint for ParityError {
         match self {
             Self::TooMuch { .. } => Some("bring further copies of the damaged parts, or have them exported again: `imgbuild export --seq N --only-parts …`".to_owned()),
             Self::None => Some("parity is made with `imgbuild export --parity 10%`".to_owned()),
+            Self::Io { source, .. } if matches!(source.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) => {
+                Some("copy parts and parity to a folder that can be written, and repair them there".to_owned())
+            }
             Self::Shards { .. } => Some("use a larger part size".to_owned()),
             _ => None,
         }
@@ -778,12 +781,11 @@ fn restore(
     Ok(())
 }
 
+/// A parity shard's number, and its block of a stripe.
+type Shard = (usize, Vec<u8>);
+
 /// The tables of checks and the good parity blocks of a stripe, as far as they can be read.
-fn read_stripe(
-    header: &Header,
-    opened: &mut [Opened],
-    stripe: u64,
-) -> (Vec<Vec<u8>>, Vec<(usize, Vec<u8>)>) {
+fn read_stripe(header: &Header, opened: &mut [Opened], stripe: u64) -> (Vec<Vec<u8>>, Vec<Shard>) {
     let (mut checks, mut blocks) = (Vec::new(), Vec::new());
     for parity in opened {
         let from = parity.start + stripe * parity.stride;

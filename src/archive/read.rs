@@ -740,6 +740,79 @@ impl Archive {
         Ok(metadata)
     }
 
+    /// The same from bytes that are kept by digest elsewhere, for when part 1 was here earlier. `None` if one of them
+    /// is not kept, or is another.
+    ///
+    /// # Errors
+    /// If the place cannot tell.
+    pub fn metadata_from(
+        &self,
+        kept: &dyn Fn(&Digest) -> io::Result<Option<Vec<u8>>>,
+    ) -> io::Result<Option<Metadata>> {
+        let read = |digest: &Digest| -> io::Result<Option<Vec<u8>>> {
+            Ok(kept(digest)?.filter(|bytes| Digest::of(bytes) == *digest))
+        };
+        let manifest = &self.manifest;
+        let (Some(lock), Some(closure), Some(provides)) = (
+            read(&manifest.lock.digest)?,
+            read(&manifest.closure.list)?,
+            read(&manifest.provides.list)?,
+        ) else {
+            return Ok(None);
+        };
+        let (Ok(closure), Ok(provides)) = (list::parse(&closure), list::parse(&provides)) else {
+            return Ok(None);
+        };
+        if check_sorted(&closure).is_err() || check_within(&provides, &closure).is_err() {
+            return Ok(None);
+        }
+        let mut metadata = Metadata {
+            lock,
+            rules: Vec::new(),
+            resources: Vec::new(),
+            index: Vec::new(),
+            closure,
+            provides,
+        };
+        for file in &manifest.files {
+            let Some(bytes) = read(&file.blob.digest)? else {
+                return Ok(None);
+            };
+            match &file.member {
+                Member::Rule(name) => metadata.rules.push((name.clone(), bytes)),
+                Member::Resource(path) => metadata.resources.push((path.clone(), bytes)),
+                Member::Index => metadata.index = bytes,
+                _ => {}
+            }
+        }
+        Ok(Some(metadata))
+    }
+
+    /// The spans at hand of blobs that are not wholly at hand: the part, the blob, and where in both.
+    #[must_use]
+    pub fn loose_spans(&self) -> Vec<LooseSpan<'_>> {
+        let mut spans: BTreeMap<Digest, (u32, Vec<LooseSpan<'_>>)> = BTreeMap::new();
+        for part in self.parts() {
+            for (entry, start) in part.places() {
+                if let Member::Span { digest, of, .. } = entry.member {
+                    let known = spans.entry(digest).or_insert((of, Vec::new()));
+                    known.1.push(LooseSpan {
+                        part: &part.path,
+                        start,
+                        digest,
+                        offset: entry.offset,
+                        length: entry.length,
+                    });
+                }
+            }
+        }
+        spans
+            .into_values()
+            .filter(|(of, spans)| spans.len() < *of as usize)
+            .flat_map(|(_, spans)| spans)
+            .collect()
+    }
+
     /// The blobs in the parts at hand, as a source.
     #[must_use]
     pub fn blobs(&self) -> Blobs<'_> {
@@ -979,6 +1052,36 @@ fn read_small(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// A span in a part at hand, whose blob has others that are not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LooseSpan<'a> {
+    /// The part's file.
+    pub part: &'a Path,
+    /// Where the span begins in it.
+    pub start: u64,
+    /// The blob.
+    pub digest: Digest,
+    /// Where the span begins in the blob.
+    pub offset: u64,
+    /// How many bytes it has.
+    pub length: u64,
+}
+
+/// A span of a cut blob, in a file of its own: it was copied when its part was at hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptSpan {
+    /// The archive it is of.
+    pub archive_id: Digest,
+    /// The blob.
+    pub digest: Digest,
+    /// Where the span begins in the blob.
+    pub offset: u64,
+    /// How many bytes it has.
+    pub length: u64,
+    /// The file.
+    pub path: PathBuf,
+}
+
 /// The blobs in the parts of archives, wherever they stand there.
 ///
 /// Nothing is trusted but the digest that the caller checks: `part.json` says where to read. Opened in the order of
@@ -1004,9 +1107,20 @@ impl<'a> Blobs<'a> {
     /// The blobs of `archives`, as one source.
     #[must_use]
     pub fn of(archives: impl IntoIterator<Item = &'a Archive>) -> Self {
+        Self::with_kept(archives, &[])
+    }
+
+    /// The same, where spans of parts that are not at hand were kept. A span at hand comes before a kept one.
+    #[must_use]
+    pub fn with_kept(
+        archives: impl IntoIterator<Item = &'a Archive>,
+        kept: &'a [KeptSpan],
+    ) -> Self {
+        let mut ids = BTreeMap::new();
         let mut paths = Vec::new();
         let mut pieces = Vec::new();
         for (archive, parts) in (0..).zip(archives) {
+            ids.insert(parts.archive_id, archive);
             for part in parts.parts.values() {
                 let path = u32::try_from(paths.len()).expect("so many files cannot be named");
                 paths.push(part.path());
@@ -1024,6 +1138,28 @@ impl<'a> Blobs<'a> {
                 }
             }
         }
+        let mut more = Vec::new();
+        for span in kept {
+            let Some(&archive) = ids.get(&span.archive_id) else {
+                continue;
+            };
+            let is_here = |piece: &Piece| {
+                (piece.digest, piece.archive, piece.offset) == (span.digest, archive, span.offset)
+            };
+            if !pieces.iter().any(is_here) {
+                let path = u32::try_from(paths.len()).expect("so many files cannot be named");
+                paths.push(span.path.as_path());
+                more.push(Piece {
+                    digest: span.digest,
+                    archive,
+                    offset: span.offset,
+                    length: span.length,
+                    path,
+                    start: 0,
+                });
+            }
+        }
+        pieces.append(&mut more);
         pieces.sort_unstable();
         Self { paths, pieces }
     }

@@ -389,6 +389,8 @@ mod tests {
         seal.check("seal", id, 2, &[(name(1), 1024), (name(2), 1024)], &trust)
     }
 
+    type Change = fn(&mut Statement);
+
     const NOW: &str = "2026-12-01T00:00:00Z";
 
     #[test]
@@ -440,12 +442,12 @@ mod tests {
         };
         assert!(sealed(|_| ()).is_ok());
         assert!(sealed(|statement| statement.expires = None).is_ok());
-        let table: [(&str, fn(&mut Statement)); 6] = [
+        let table: [(&str, Change); 6] = [
             ("another archive", |statement| {
-                statement.archive = Digest::of(b"")
+                statement.archive = Digest::of(b"");
             }),
             ("over", |statement| {
-                statement.expires = Some(NOW.parse().unwrap())
+                statement.expires = Some(NOW.parse().unwrap());
             }),
             ("a part less", |statement| drop(statement.parts.pop())),
             ("another size", |statement| statement.parts[1].size += 1),

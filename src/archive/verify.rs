@@ -37,6 +37,8 @@ pub struct Options<'a> {
     pub chain: Option<&'a Chain>,
     /// Whom to trust; `None` leaves seals unread.
     pub trust: Option<&'a Trust<'a>>,
+    /// What part 1 says, where it was here earlier.
+    pub metadata: Option<&'a Metadata>,
     /// Closures of base locks, by lock.
     pub base_closures: &'a [(Digest, &'a [Blob])],
     /// Stops between two chunks once it is true.
@@ -173,21 +175,23 @@ pub fn verify(
     };
     let sizes: BTreeMap<Digest, u64> = archive
         .metadata()
-        .map(|metadata| metadata.provides)
-        .unwrap_or_default()
-        .into_iter()
+        .ok()
+        .as_ref()
+        .or(options.metadata)
+        .map_or(&[][..], |metadata| metadata.provides.as_slice())
+        .iter()
         .map(|blob| (blob.digest, blob.size))
         .collect();
     let closed = AtomicBool::new(false);
     let threads = options.takers.max(1);
     // Nothing waits in it: a blob that is handed over has a thread, so no buffer is held by one that is not taken.
-    let (handed, taken) = sync_channel::<Handed>(0);
-    let taken: Mutex<Receiver<Handed>> = Mutex::new(taken);
+    let (handed, queue) = sync_channel::<Handed>(0);
+    let queue: Mutex<Receiver<Handed>> = Mutex::new(queue);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 loop {
-                    let next = taken.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok((blob, bytes)) = next else { break };
                     taker.take(&blob, bytes);
                 }
@@ -200,7 +204,8 @@ pub fn verify(
             sizes: &sizes,
             closed: &closed,
         };
-        examine(archive, options, progress, Some(hand))
+        // When the hand goes, those who wait for more end.
+        examine(archive, options, progress, Some(&hand))
     })
 }
 
@@ -208,7 +213,7 @@ fn examine(
     archive: &Archive,
     options: &Options<'_>,
     progress: &dyn Fn(u64),
-    hand: Option<Hand<'_>>,
+    hand: Option<&Hand<'_>>,
 ) -> Result<Report, Failures> {
     let mut found = Found::default();
     let manifest = archive.manifest();
@@ -216,7 +221,7 @@ fn examine(
 
     let metadata = match archive.metadata() {
         Ok(metadata) => Some(metadata),
-        Err(ArchiveError::Missing { .. }) => None,
+        Err(ArchiveError::Missing { .. }) => options.metadata.cloned(),
         Err(error) => {
             found.add(error);
             None
@@ -225,7 +230,7 @@ fn examine(
     if let Some(metadata) = &metadata {
         let before = found.count();
         check_order(archive, metadata, &mut found);
-        if let Some(hand) = hand.as_ref().filter(|_| found.count() > before) {
+        if let Some(hand) = hand.filter(|_| found.count() > before) {
             hand.closed.store(true, Ordering::Relaxed);
         }
     }
@@ -253,7 +258,7 @@ fn examine(
             quick: options.quick,
             stop: options.stop,
             progress,
-            hand: hand.as_ref(),
+            hand,
         };
         let mut sums = sums_of(archive, part);
         if let Some((path, sealed)) = &sealed {
@@ -276,7 +281,7 @@ fn examine(
                 }
             }
         }
-        if let Some(hand) = hand.as_ref().filter(|_| found.count() > before) {
+        if let Some(hand) = hand.filter(|_| found.count() > before) {
             hand.closed.store(true, Ordering::Relaxed);
         }
         parts.push(PartReport {
@@ -807,7 +812,7 @@ mod tests {
         }
     }
 
-    fn taking<'a>(taker: &'a Everything, takers: usize) -> Options<'a> {
+    fn taking(taker: &Everything, takers: usize) -> Options<'_> {
         Options {
             taker: Some(taker),
             takers,
@@ -833,7 +838,7 @@ mod tests {
                     ..Everything::default()
                 };
                 all(folder.path(), &taking(&taker, takers)).unwrap();
-                let taken = taker.taken.into_inner().unwrap();
+                let came = taker.taken.into_inner().unwrap();
                 for (name, (blob, size)) in (1..).zip(sample.blobs.iter().zip(sizes)) {
                     let expected = match name {
                         2 => None,
@@ -841,7 +846,7 @@ mod tests {
                         name => Some(noise(name, size)),
                     };
                     assert!(
-                        taken.get(blob) == expected.as_ref(),
+                        came.get(blob) == expected.as_ref(),
                         "blob {name} in parts of {part_size}, {takers} takers: each that is wanted comes whole"
                     );
                 }

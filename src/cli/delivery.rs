@@ -64,10 +64,10 @@ pub(super) fn part_size(
     {
         return Ok(size.value);
     }
-    if paths.config.exists() {
-        if let Some(size) = site.config(&paths.config)?.archive_bytes() {
-            return Ok(size);
-        }
+    if paths.config.exists()
+        && let Some(size) = site.config(&paths.config)?.archive_bytes()
+    {
+        return Ok(size);
     }
     Ok(PART_SIZE)
 }
@@ -241,6 +241,14 @@ pub(super) fn forecast(
     ask: &Ask,
 ) -> Result<Forecast, Failure> {
     let chain = chain(&chain_path(paths, stream))?;
+    let mut ask = ask.clone();
+    if ask.is_default() {
+        let records = store
+            .stream(stream.as_str())
+            .map_err(|error| store_failure(&error))?;
+        let receipts = known_receipts(&records, &chain)?;
+        ask.confirmed = receipts.iter().map(|receipt| receipt.sequence).collect();
+    }
     let resources = early_resources(site, stream, lock, rules, store)?;
     let subject = Subject {
         stream,
@@ -263,7 +271,7 @@ pub(super) fn forecast(
         known: false,
         problem: None,
     };
-    match export::prepare(subject, ask) {
+    match export::prepare(subject, &ask) {
         Ok(None) => {}
         Ok(Some(prepared)) => {
             forecast.known = true;
@@ -1038,6 +1046,8 @@ pub(super) fn import(
         site.common.events.as_deref(),
     )?;
     let observer = |event| progress.observe(event);
+    // Blobs go by once: each that is taken needs a connection at once, or it would hold up the one that is read.
+    let workers = usize::from(site.common.jobs).min(connections(site, arguments.to.as_deref()));
     let request = |target, name: String| Request {
         set: &set,
         store: &store,
@@ -1048,7 +1058,7 @@ pub(super) fn import(
         rebase: arguments.rebase,
         chain: joining.as_ref(),
         trust: trusted.as_ref(),
-        workers: usize::from(site.common.jobs),
+        workers,
         observer: &observer,
         stop,
     };
@@ -1177,6 +1187,16 @@ pub(super) fn import(
     Ok(code)
 }
 
+/// How many connections the destination takes at once.
+fn connections(site: &Site, to: Option<&str>) -> usize {
+    let place = to.and_then(|to| to.parse::<Destination>().ok());
+    let limit = place
+        .and_then(|place| site.settings.registries.get(&place.registry))
+        .and_then(|limits| limits.value.connections.as_ref())
+        .and_then(|connections| usize::try_from(connections.value).ok());
+    limit.map_or(usize::MAX, |limit| limit.max(1))
+}
+
 /// What this site is called in receipts.
 fn site_name(arguments: &ImportArguments) -> Result<SiteName, Failure> {
     let default = match arguments.to.as_deref() {
@@ -1218,7 +1238,12 @@ fn keep_receipts(path: &Path, receipts: &[Receipt]) -> Result<(), Failure> {
         all.push(receipt.clone());
     }
     all.sort_by(|a, b| (&a.stream, &a.site).cmp(&(&b.stream, &b.site)));
-    let text: String = all.iter().map(|receipt| format!("{receipt}\n")).collect();
+    let mut text = all
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n");
+    text.push('\n');
     replace(path, text.as_bytes()).map_err(|error| cannot("write the receipt", path, &error))?;
     Ok(())
 }
@@ -1263,6 +1288,14 @@ fn confirmed(
             ));
         }
     }
+    known_receipts(records, chain)
+}
+
+/// The newest receipt of each site, as far as they fit the chain.
+fn known_receipts(
+    records: &crate::store::streams::Stream<'_>,
+    chain: &Chain,
+) -> Result<Vec<Receipt>, Failure> {
     let mut receipts = Vec::new();
     for name in records.list().map_err(|error| store_failure(&error))? {
         if name.starts_with("receipt ") {
@@ -1271,7 +1304,9 @@ fn confirmed(
         }
     }
     for receipt in &receipts {
-        receipt.check_chain(chain).map_err(failed)?;
+        receipt
+            .check_chain(chain)
+            .map_err(|error| Failure::of(ui::UNVERIFIED, &error, error.hint()))?;
     }
     Ok(receipts)
 }

@@ -43,7 +43,8 @@ fn key_failure(path: &Path, error: &crate::archive::key::KeyError) -> Failure {
         ui::ERROR,
         format!("{} holds no key that can be used", path.display()),
     );
-    failure.text.push_str(&format!("\n  because {error}"));
+    failure.text.push_str("\n  because ");
+    failure.text.push_str(&error.to_string());
     failure
         .hint("`imgbuild key new NAME` makes a secret key (NAME.key) and its public key (NAME.pub)")
 }

@@ -145,9 +145,6 @@ impl AdoptedHead {
                 .map(String::as_str)
                 .ok_or(HeadError::Annotation { name })
         };
-        fn value<T: FromStr>(text: &str, name: &'static str) -> Result<T, HeadError> {
-            text.parse().map_err(|_| HeadError::Annotation { name })
-        }
         let found = text("stream")?;
         if found != stream.as_str() {
             return Err(HeadError::Stream {
@@ -171,6 +168,10 @@ impl AdoptedHead {
             ancestors,
         })
     }
+}
+
+fn value<T: FromStr>(text: &str, name: &'static str) -> Result<T, HeadError> {
+    text.parse().map_err(|_| HeadError::Annotation { name })
 }
 
 /// Two heads of one destination that cannot both be its past.

@@ -60,10 +60,16 @@ pub enum TakeoverError {
     Read(#[from] TransferError),
     /// What was taken cannot be planned.
     #[error("an image cannot be planned")]
-    Plan(#[from] ExportError),
+    Plan(#[source] Box<ExportError>),
     /// It was told to stop.
     #[error("stopped; what was taken is kept")]
     Stopped,
+}
+
+impl From<ExportError> for TakeoverError {
+    fn from(error: ExportError) -> Self {
+        Self::Plan(Box::new(error))
+    }
 }
 
 impl Hint for TakeoverError {
