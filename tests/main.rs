@@ -2,21 +2,6 @@
 //!
 //! One binary, a module per story; [`site`] has what they stand on.
 
-mod access;
-mod air_gap;
-mod bad_day;
-mod bad_input;
-mod bytes;
-mod destinations;
-mod everyday;
-mod incremental;
-mod killed;
-mod once;
-mod openshift_graph;
-mod openshift_payload;
-mod openshift_signature;
-mod site;
-
 #[test]
 fn every_file_of_tests_is_run() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -31,3 +16,23 @@ fn every_file_of_tests_is_run() {
         }
     }
 }
+
+mod access;
+mod air_gap;
+mod bad_day;
+mod bad_input;
+mod bytes;
+mod charts;
+mod delivery;
+mod demo;
+mod destinations;
+mod everyday;
+mod incremental;
+mod killed;
+mod once;
+mod openshift_graph;
+mod openshift_payload;
+mod openshift_signature;
+mod places;
+mod review;
+mod site;

@@ -49,7 +49,7 @@ pub(super) struct Common {
     #[arg(long, global = true, value_name = "HOST[:PORT]")]
     pub(super) insecure: Vec<String>,
     /// Transfers at once
-    #[arg(long, global = true, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, global = true, value_name = "N", default_value_t = Common::JOBS, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(super) jobs: u16,
     /// Say nothing but errors
     #[arg(short, long, global = true)]
@@ -60,6 +60,11 @@ pub(super) struct Common {
     /// Write what happens as JSON lines
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) events: Option<PathBuf>,
+}
+
+impl Common {
+    /// Transfers at once, unless told otherwise.
+    pub(super) const JOBS: u16 = 16;
 }
 
 /// Which config and lock.
@@ -113,6 +118,10 @@ pub(super) enum PlanFormat {
     Json,
     /// For Graphviz.
     Dot,
+    /// One page to look at, by who asked.
+    Html,
+    /// A diagram, by who asked, for pages that render Mermaid.
+    Mermaid,
 }
 
 #[derive(Debug, Subcommand)]
@@ -127,14 +136,32 @@ pub(super) enum Command {
     Diff(DiffArguments),
     /// Say who brought a digest, repository or tag in
     Why(WhyArguments),
+    /// Derive everything again, offline, and compare: a report that is equal on every machine
+    Audit(AuditArguments),
     /// Fetch everything the lock names into the store
     Build(BuildArguments),
     /// Write the next sequenced archive, or an old one again
     Export(ExportArguments),
-    /// Prove archives without extracting them
+    /// Vouch for archives with a key
+    Seal(SealArguments),
+    /// Make keys for seals and receipts
+    Key(KeyArguments),
+    /// Prove archives without extracting them, or that a registry holds the whole lock
     Verify(VerifyArguments),
     /// Stage, check, adopt and push archives; emit the resources
     Import(ImportArguments),
+    /// Build what is lacking, and put it into a registry
+    Push(PushArguments),
+    /// Put images into a registry straight from upstream, keeping only manifests
+    Mirror(PushArguments),
+    /// Plan a deletion from a registry, or carry out the plan
+    Delete(DeleteArguments),
+    /// Say what is in an archive or a lock
+    Show(ShowArguments),
+    /// Read what oc-mirror, `oc image mirror` or a registry's folder holds into the store, and lock it
+    Takeover(TakeoverArguments),
+    /// Write approval papers for an archive
+    Dossier(DossierArguments),
     /// Write the cluster resources of a lock
     Emit(EmitArguments),
     /// Serve a folder as a registry
@@ -147,7 +174,15 @@ pub(super) enum Command {
     Version(VersionArguments),
     /// Print a completion script
     Completion(CompletionArguments),
+    /// Print a lock as lines; git runs this to show differences
+    Textconv(TextconvArguments),
+    /// Merge locks; git runs this
+    MergeDriver(MergeDriverArguments),
     /// Tell the whole story on loopback, with nothing installed
+    ///
+    /// Runs lock, diff, export, verify, import and emit against two small registries that it starts on this machine,
+    /// and prints each command so that it can be repeated. Its store, settings, credentials and registries.conf are
+    /// its own, in the folder that it leaves behind.
     Demo(DemoArguments),
 }
 
@@ -156,6 +191,9 @@ pub(super) struct InitArguments {
     /// The folder to write into
     #[arg(default_value = ".")]
     pub(super) folder: PathBuf,
+    /// Only prepare .gitattributes, for a project that has its config already
+    #[arg(long)]
+    pub(super) git: bool,
 }
 
 #[derive(Debug, Args)]
@@ -168,6 +206,12 @@ pub(super) struct LockArguments {
     /// Only say whether the lock answers the config; exit 3 if not
     #[arg(long, conflicts_with_all = ["update", "offline", "skip"])]
     pub(super) check: bool,
+    /// Ask the names again, without writing; exit 3 if something has moved or vanished
+    #[arg(long, requires = "check")]
+    pub(super) upstream: bool,
+    /// Take the answers to all names from this evidence log, and make every pin again
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["update", "offline", "check"])]
+    pub(super) replay: Option<PathBuf>,
     /// Ask nobody: drop blocks and reuse pins only
     #[arg(long, conflicts_with = "update")]
     pub(super) offline: bool,
@@ -189,6 +233,24 @@ pub(super) struct PlanArguments {
     /// Fetch no manifest that is not in the store
     #[arg(long)]
     pub(super) offline: bool,
+    /// Write `source=destination` for every image into this file, sorted; needs --registry
+    #[arg(long, value_name = "FILE", requires = "registry")]
+    pub(super) mapping: Option<PathBuf>,
+    /// Write such lines for the images that the store lacks anything of; no file if there are none
+    #[arg(long, value_name = "FILE", requires = "registry")]
+    pub(super) missing: Option<PathBuf>,
+    /// The registry that --mapping and --missing name: HOST[:PORT][/PREFIX]
+    #[arg(long, value_name = "HOST/PREFIX")]
+    pub(super) registry: Option<String>,
+    /// How repositories are named there: v2, v2-4.17 [default: v2]
+    #[arg(long, value_name = "NAME", value_parser = ["v2", "v2-4.17"], requires = "registry")]
+    pub(super) layout: Option<String>,
+    /// Most path components that the destination takes [default: no limit]
+    #[arg(long, value_name = "N", requires = "registry")]
+    pub(super) max_nested_paths: Option<usize>,
+    /// Say what is new since this lock: a file, git:REV:PATH, REV:PATH, an archive or STREAM#SEQ [default for html and mermaid: the last archive]
+    #[arg(long, value_name = "LOCK")]
+    pub(super) since: Option<String>,
     /// Say how many media of this size the next archive takes
     #[arg(long, value_name = "SIZE")]
     pub(super) media: Option<String>,
@@ -199,19 +261,29 @@ pub(super) struct PlanArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct DiffArguments {
-    /// The older lock
-    pub(super) old: PathBuf,
+    /// The older lock: a file, git:REV:PATH, REV:PATH, an archive or STREAM#SEQ
+    pub(super) old: String,
     /// The newer lock
-    pub(super) new: PathBuf,
+    pub(super) new: String,
     /// The form of the answer
     #[arg(long, value_enum, default_value_t = DiffFormat::Text)]
     pub(super) format: DiffFormat,
+    /// Exit 1 if there are differences
+    #[arg(long)]
+    pub(super) exit_code: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct WhyArguments {
     /// A digest, the start of one, a repository, a tag, or repository:tag
-    pub(super) what: String,
+    #[arg(required_unless_present = "from")]
+    pub(super) what: Option<String>,
+    /// Look for every digest that this file mentions, whatever its form; - is standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "what")]
+    pub(super) from: Option<PathBuf>,
+    /// Look into manifests as well: children, configs, layers
+    #[arg(long)]
+    pub(super) deep: bool,
     #[command(flatten)]
     pub(super) subject: Subject,
     /// The form of the answer
@@ -220,9 +292,52 @@ pub(super) struct WhyArguments {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct AuditArguments {
+    /// The ImageSetConfiguration [default: imageset.yaml, if there is one]
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// The lock: a file, git:REV:PATH, REV:PATH, an archive or STREAM#SEQ [default: lockfiles/<config stem>.lock.toml]
+    #[arg(long, value_name = "LOCK")]
+    pub(super) lock: Option<String>,
+    /// The line of archives [default: the config stem]
+    #[arg(long, value_name = "NAME")]
+    pub(super) stream: Option<String>,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TextconvArguments {
+    /// The lock
+    pub(super) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct MergeDriverArguments {
+    /// The version that both sides grew from (%O); empty if there is none
+    pub(super) base: PathBuf,
+    /// Our version (%A), which the result replaces
+    pub(super) ours: PathBuf,
+    /// Their version (%B)
+    pub(super) theirs: PathBuf,
+    /// The path in the repository (%P), for messages
+    pub(super) path: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct BuildArguments {
     #[command(flatten)]
     pub(super) subject: Subject,
+}
+
+/// Forms that other programs read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ExportForm {
+    /// An OCI image layout, for skopeo, crane and oras.
+    OciLayout,
+    /// The folder of a stock registry (registry:2, docker-registry).
+    RegistryFs,
 }
 
 #[derive(Debug, Args)]
@@ -241,6 +356,30 @@ pub(super) struct ExportArguments {
     /// Carry everything, for a first delivery or a new start
     #[arg(long, conflicts_with_all = ["overlap", "for_sequences", "base_lock"])]
     pub(super) full: bool,
+    /// Apply on top of what sites confirm in this file of receipts; may be given again, and is remembered
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["full", "overlap", "for_sequences", "base_lock", "seq"])]
+    pub(super) receipt: Vec<PathBuf>,
+    /// Public keys, one of which must have signed each receipt
+    #[arg(long, value_name = "FILE", requires = "receipt")]
+    pub(super) receipt_keys: Vec<PathBuf>,
+    /// Add so much parity, from which damaged or lost parts can be restored (10%)
+    #[arg(long, value_name = "SHARE")]
+    pub(super) parity: Option<String>,
+    /// Write no archive but everything the lock names, in this form, into the folder
+    #[arg(long = "as", value_enum, value_name = "FORM", conflicts_with_all = ["stream", "part_size", "full", "receipt", "seal", "parity", "overlap", "for_sequences", "base_lock", "seq"])]
+    pub(super) form: Option<ExportForm>,
+    /// How repositories are named in a registry's folder: v2, v2-4.17 [default: v2]
+    #[arg(long, value_name = "NAME", requires = "form", value_parser = ["v2", "v2-4.17"])]
+    pub(super) layout: Option<String>,
+    /// Most path components of a repository in a registry's folder; 0 is no limit
+    #[arg(long, value_name = "N", requires = "form")]
+    pub(super) max_nested_paths: Option<usize>,
+    /// Vouch for the archive with this secret key; may be given again
+    #[arg(long, value_name = "KEY")]
+    pub(super) seal: Vec<PathBuf>,
+    /// When the seal ceases to count: a date or a time
+    #[arg(long, value_name = "DATE", requires = "seal")]
+    pub(super) expires: Option<String>,
     /// Apply on top of any of the last N+1 archives
     #[arg(long, value_name = "N", conflicts_with_all = ["for_sequences", "base_lock"])]
     pub(super) overlap: Option<usize>,
@@ -266,17 +405,127 @@ pub(super) struct ExportArguments {
 #[derive(Debug, Args)]
 pub(super) struct VerifyArguments {
     /// Folders or parts
-    #[arg(required = true)]
+    #[arg(required_unless_present = "registry")]
     pub(super) paths: Vec<PathBuf>,
     /// Do not hash the blobs one by one
     #[arg(long)]
     pub(super) quick: bool,
+    /// First restore damaged and missing parts from the parity files beside them
+    #[arg(long)]
+    pub(super) repair: bool,
     /// The chain that the archives must be on
     #[arg(long, value_name = "FILE")]
     pub(super) chain: Option<PathBuf>,
+    /// Prove that this registry holds everything that the lock names: HOST[:PORT][/PREFIX]
+    #[arg(long, value_name = "HOST/PREFIX", conflicts_with_all = ["paths", "quick", "chain"])]
+    pub(super) registry: Option<String>,
+    /// The config that the lock is called after [default: imageset.yaml]
+    #[arg(short, long, value_name = "FILE", requires = "registry")]
+    pub(super) config: Option<PathBuf>,
+    /// The lock [default: lockfiles/<config stem>.lock.toml]
+    #[arg(long, value_name = "FILE", requires = "registry")]
+    pub(super) lock: Option<PathBuf>,
+    /// Read every blob once and hash it
+    #[arg(long, requires = "registry")]
+    pub(super) deep: bool,
+    /// How repositories are named: v2, v2-4.17 [default: v2]
+    #[arg(long, value_name = "NAME", value_parser = ["v2", "v2-4.17"], requires = "registry")]
+    pub(super) layout: Option<String>,
+    /// Most path components that the destination takes [default: no limit]
+    #[arg(long, value_name = "N", requires = "registry")]
+    pub(super) max_nested_paths: Option<usize>,
+    #[command(flatten)]
+    pub(super) seals: SealsRequired,
     /// The form of the answer
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,
+}
+
+/// Which seals are required.
+#[derive(Debug, Args)]
+pub(super) struct SealsRequired {
+    /// Public keys that are trusted: the archive must be sealed by one of them; may be given again
+    #[arg(long, value_name = "KEYS")]
+    pub(super) require_seal: Vec<PathBuf>,
+    /// How many of these keys must have signed
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "require_seal")]
+    pub(super) threshold: usize,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SealArguments {
+    /// Folders or parts
+    #[arg(required = true, value_name = "ARCHIVE")]
+    pub(super) paths: Vec<PathBuf>,
+    /// The secret key to sign with; may be given again
+    #[arg(long, required = true, value_name = "KEY")]
+    pub(super) key: Vec<PathBuf>,
+    /// When the seal ceases to count: a date or a time
+    #[arg(long, value_name = "DATE")]
+    pub(super) expires: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct KeyArguments {
+    #[command(subcommand)]
+    pub(super) command: KeyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyCommand {
+    /// Write a secret key NAME.key, which only you can read, and its public key NAME.pub
+    New {
+        /// The name, or a path without suffix
+        name: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PushArguments {
+    /// Where to: docker://HOST[:PORT][/PREFIX]
+    pub(super) destination: String,
+    #[command(flatten)]
+    pub(super) subject: Subject,
+    /// The folder for the cluster resources
+    #[arg(short, long, value_name = "DIR", default_value = "cluster-resources")]
+    pub(super) output: PathBuf,
+    #[command(flatten)]
+    pub(super) shape: Shape,
+    /// Take every image of an index, also those that `platforms` leaves out, for registries that insist on it
+    #[arg(long)]
+    pub(super) all_platforms: bool,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("phase").required(true).args(["plan", "execute"]))]
+pub(super) struct DeleteArguments {
+    /// Where from: docker://HOST[:PORT][/PREFIX]; with --execute, every row of the plan must be there
+    #[arg(required_unless_present = "execute")]
+    pub(super) destination: Option<String>,
+    /// Write what would go into this file; delete nothing
+    #[arg(long, value_name = "FILE")]
+    pub(super) plan: Option<PathBuf>,
+    /// Delete exactly what this file says
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "keep", "lock", "layout", "max_nested_paths"])]
+    pub(super) execute: Option<PathBuf>,
+    /// The DeleteImageSetConfiguration that says what goes
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// A lock whose images stay; may be given again. Without -c everything else goes
+    #[arg(long, value_name = "LOCK")]
+    pub(super) keep: Vec<PathBuf>,
+    /// The lock that releases and packages of the config are looked up in; what it has besides stays
+    #[arg(long, value_name = "FILE", requires = "config")]
+    pub(super) lock: Option<PathBuf>,
+    /// How repositories are named: v2, v2-4.17 [default: v2]
+    #[arg(long, value_name = "NAME", value_parser = ["v2", "v2-4.17"])]
+    pub(super) layout: Option<String>,
+    /// Most path components that the destination takes [default: no limit]
+    #[arg(long, value_name = "N")]
+    pub(super) max_nested_paths: Option<usize>,
 }
 
 #[derive(Debug, Args)]
@@ -298,9 +547,86 @@ pub(super) struct ImportArguments {
     /// Adopt a full archive of another chain
     #[arg(long)]
     pub(super) rebase: bool,
+    /// The name of this site in receipts [default: the destination's host]
+    #[arg(long, value_name = "NAME")]
+    pub(super) site: Option<String>,
+    /// The chain that joins archives which lie far apart; those on it must be the ones it records
+    #[arg(long, value_name = "FILE")]
+    pub(super) chain: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) seals: SealsRequired,
+    /// Write what was adopted to this file, to be brought back to where archives are made
+    #[arg(long, value_name = "FILE")]
+    pub(super) receipt: Option<PathBuf>,
+    /// Sign the receipt with this secret key
+    #[arg(long, value_name = "KEY")]
+    pub(super) key: Option<PathBuf>,
     /// The form of the answer
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,
+}
+
+/// What `emit` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum EmitKind {
+    /// Mirror sets and whatever else the rules say, for clusters.
+    Cluster,
+    /// ImageContentSourcePolicy, for clusters before 4.13.
+    Icsp,
+    /// A tree of hosts.toml, for containerd (Windows nodes).
+    HostsToml,
+    /// A drop-in of registries.conf, for CRI-O, MicroShift and podman.
+    RegistriesConf,
+    /// The ConfigMap of certificate authorities, and the image config that names it.
+    Trust,
+    /// Pull secrets, merged into one.
+    PullSecret,
+    /// The [[containers]] of an Image Builder blueprint.
+    Blueprint,
+    /// The config of the samples operator.
+    Samples,
+    /// The lines of an install-config.
+    InstallConfig,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShowArguments {
+    /// The folder of an archive, one of its parts, or a lock
+    #[arg(value_name = "ARCHIVE|LOCK")]
+    pub(super) path: PathBuf,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TakeoverArguments {
+    /// Archives (mirror_*.tar), a cache, a registry's folder or a tar of it, or a tree of `oc image mirror`
+    #[arg(required = true)]
+    pub(super) paths: Vec<PathBuf>,
+    /// Where the lock is written
+    #[arg(long, value_name = "FILE", default_value = "takeover.lock.toml")]
+    pub(super) lock: PathBuf,
+    /// The registry that images are named by; those tools do not keep where they came from
+    #[arg(long, value_name = "HOST[:PORT]", default_value = "takeover.invalid")]
+    pub(super) registry: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DossierArguments {
+    /// The archive's sequence
+    pub(super) sequence: u64,
+    /// The folder for the papers
+    #[arg(short, long, value_name = "DIR")]
+    pub(super) output: PathBuf,
+    #[command(flatten)]
+    pub(super) subject: Subject,
+    /// The line of archives [default: the config stem]
+    #[arg(long, value_name = "NAME")]
+    pub(super) stream: Option<String>,
+    /// The folder of the archive, to list its parts with their checksums
+    #[arg(long, value_name = "DIR")]
+    pub(super) archive: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -309,15 +635,40 @@ pub(super) struct EmitArguments {
     pub(super) subject: Subject,
     /// The registry that the cluster pulls from: HOST[:PORT][/PREFIX]
     #[arg(long, value_name = "HOST/PREFIX")]
-    pub(super) registry: String,
-    /// The folder for the cluster resources
+    pub(super) registry: Option<String>,
+    /// What to write; may be given again
+    #[arg(
+        long,
+        value_enum,
+        value_name = "KIND",
+        default_value = "cluster",
+        value_delimiter = ','
+    )]
+    pub(super) kind: Vec<EmitKind>,
+    /// The folder to write into
     #[arg(short, long, value_name = "DIR", default_value = "cluster-resources")]
     pub(super) output: PathBuf,
     #[command(flatten)]
     pub(super) shape: Shape,
+    /// Let nodes ask the mirror alone, never the source (hosts-toml, registries-conf)
+    #[arg(long)]
+    pub(super) never_contact_source: bool,
+    /// A certificate authority of the registry, PEM; may be given again (trust, install-config)
+    #[arg(long, value_name = "FILE")]
+    pub(super) ca: Vec<PathBuf>,
+    /// A pull secret; may be given again, later ones win (pull-secret; for hosts-toml the login of the mirror)
+    #[arg(long, value_name = "FILE")]
+    pub(super) pull_secret: Vec<PathBuf>,
+    /// The only file that the merged pull secret is written to (pull-secret)
+    #[arg(long, value_name = "FILE")]
+    pub(super) secret_file: Option<PathBuf>,
+    /// Take only images whose name contains this; may be given again (blueprint)
+    #[arg(long, value_name = "TEXT")]
+    pub(super) filter: Vec<String>,
 }
 
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(super) struct ServeArguments {
     /// The folder that the registry keeps its content in
     #[arg(long, value_name = "DIR")]
@@ -328,8 +679,19 @@ pub(super) struct ServeArguments {
     /// Take no pushes and no deletions
     #[arg(long)]
     pub(super) read_only: bool,
+    /// Speak TLS with a certificate of its own, which the first run makes
+    #[arg(long)]
+    pub(super) tls: bool,
+    /// A name or address that clients use, for the certificate of --tls; may be given again
+    #[arg(long, value_name = "NAME", requires = "tls")]
+    pub(super) hostname: Vec<String>,
     /// The certificate chain, PEM
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_key",
+        conflicts_with = "tls"
+    )]
     pub(super) tls_cert: Option<PathBuf>,
     /// The key of the certificate, PEM
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
@@ -337,6 +699,15 @@ pub(super) struct ServeArguments {
     /// Users and passwords (bcrypt), as `htpasswd -B` writes them
     #[arg(long, value_name = "FILE")]
     pub(super) htpasswd: Option<PathBuf>,
+    /// Keep users in the data folder; the first run makes this one with a password that is shown once
+    #[arg(long, value_name = "NAME", conflicts_with = "htpasswd", num_args = 0..=1, default_missing_value = "init")]
+    pub(super) first_user: Option<String>,
+    /// Largest blob that is taken (20GiB) [default: no limit]
+    #[arg(long, value_name = "SIZE")]
+    pub(super) upload_limit: Option<String>,
+    /// Print a systemd unit that serves like this, and do nothing else
+    #[arg(long)]
+    pub(super) print_unit: bool,
 }
 
 #[derive(Debug, Args)]
@@ -400,7 +771,10 @@ pub(super) struct CompletionArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArguments {
-    /// The folder to work in [default: a new one below the temporary directory]
+    /// The folder to work in, new or empty [default: a new one below the temporary directory]
     #[arg(long, value_name = "DIR")]
     pub(super) folder: Option<PathBuf>,
+    /// Keep both registries running until interrupted
+    #[arg(long)]
+    pub(super) serve: bool,
 }

@@ -7,18 +7,22 @@ use std::sync::atomic::AtomicBool;
 
 use serde_json::json;
 
-use super::arguments::{EmitArguments, ExportArguments, Format, ImportArguments, VerifyArguments};
+use super::arguments::{ExportArguments, ExportForm, Format, ImportArguments, VerifyArguments};
 use super::locking::{fetch, finish_build, matching, plan_of};
 use super::site::{Paths, Site, cannot, layout, lock_failure, store_failure};
+use super::trust::{self, public_keys, secret_keys};
 use super::ui::{self, Failure, Progress, count, remark, say};
 use crate::archive::chain::Chain;
+use crate::archive::key::SecretKey;
 use crate::archive::write::{self, Event as Written};
-use crate::archive::{Failures, Set, Stream, verify};
+use crate::archive::{Failures, FileKind, Set, Stream, parity, verify};
 use crate::config::parse_size;
 use crate::deliver::emit::{documents, replace, write_set};
 use crate::deliver::export::{self, Ask, ExportError, Prepared, Subject};
 use crate::deliver::import::{self, ImportError, Outcome, Request, Target};
+use crate::deliver::receipt::{self, Receipt, ReceiptError, SiteName};
 use crate::deliver::registry::RegistryTarget;
+use crate::deliver::registry_fs;
 use crate::digest::Digest;
 use crate::hint::Hint;
 use crate::plan::graph::Plan;
@@ -68,7 +72,8 @@ pub(super) fn part_size(
     Ok(PART_SIZE)
 }
 
-fn chain_path(paths: &Paths, stream: &Stream) -> PathBuf {
+/// Where the chain of a stream is kept.
+pub(super) fn chain_path(paths: &Paths, stream: &Stream) -> PathBuf {
     paths
         .lock
         .parent()
@@ -77,7 +82,7 @@ fn chain_path(paths: &Paths, stream: &Stream) -> PathBuf {
 }
 
 /// Reads the chain of a stream.
-fn chain(path: &Path) -> Result<Chain, Failure> {
+pub(super) fn chain(path: &Path) -> Result<Chain, Failure> {
     match fs::read_to_string(path) {
         Ok(text) => Chain::parse(&text).map_err(|error| {
             Failure::of(
@@ -151,7 +156,7 @@ pub(super) struct Forecast {
     sequence: u64,
     blobs: u64,
     bytes: u64,
-    parts: u32,
+    parts: Vec<(String, u64)>,
     part_size: u64,
     known: bool,
     problem: Option<String>,
@@ -174,9 +179,36 @@ impl Forecast {
             self.sequence,
             self.blobs,
             ui::bytes(self.bytes),
-            count(usize::try_from(self.parts).unwrap_or(usize::MAX), "part"),
+            count(self.parts.len(), "part"),
             ui::bytes(self.part_size)
         )
+    }
+
+    /// One line for each medium: what to write on it, and how full it gets.
+    pub(super) fn labels(&self) -> Vec<String> {
+        let of = self.parts.len();
+        self.parts
+            .iter()
+            .enumerate()
+            .map(|(index, (name, size))| {
+                format!(
+                    "  medium {} of {of}  {:>12}  {:>3} % full  label: {} seq {} {}/{of}  ({name})",
+                    index + 1,
+                    ui::bytes(*size),
+                    self.percent(*size),
+                    self.stream,
+                    self.sequence,
+                    index + 1
+                )
+            })
+            .collect()
+    }
+
+    /// How full a medium gets, in percent, rounded up.
+    fn percent(&self, size: u64) -> u64 {
+        let full = u128::from(size) * 100;
+        let percent = full.div_ceil(u128::from(self.part_size.max(1)));
+        u64::try_from(percent).unwrap_or(u64::MAX)
     }
 
     pub(super) fn json(&self) -> serde_json::Value {
@@ -187,7 +219,8 @@ impl Forecast {
             "unknown": self.problem,
             "blobs": self.blobs,
             "bytes": self.bytes,
-            "parts": self.parts,
+            "parts": self.parts.len(),
+            "media": self.parts.iter().map(|(name, size)| json!({ "name": name, "size": size, "percent": self.percent(*size) })).collect::<Vec<_>>(),
             "partSize": self.part_size,
         })
     }
@@ -224,7 +257,7 @@ pub(super) fn forecast(
         sequence: chain.last().map_or(0, |line| line.sequence),
         blobs: 0,
         bytes: 0,
-        parts: 0,
+        parts: Vec::new(),
         part_size,
         known: false,
         problem: None,
@@ -236,7 +269,14 @@ pub(super) fn forecast(
             forecast.sequence = prepared.line.sequence;
             forecast.blobs = prepared.line.provides;
             forecast.bytes = prepared.layout.parts().iter().map(|part| part.size).sum();
-            forecast.parts = prepared.layout.of_parts();
+            let layout = &prepared.layout;
+            forecast.parts = (1..)
+                .zip(layout.parts())
+                .map(|(number, part)| {
+                    let name = layout.file_name(FileKind::Part(number));
+                    (name.to_string(), part.size)
+                })
+                .collect();
         }
         Err(error) => forecast.problem = Some(crate::run::event::one_line(&error)),
     }
@@ -249,6 +289,15 @@ pub(super) fn export(
     arguments: &ExportArguments,
     stop: &AtomicBool,
 ) -> Result<u8, Failure> {
+    if let Some(form) = arguments.form {
+        return export_as(site, arguments, form, stop);
+    }
+    let share = arguments
+        .parity
+        .as_deref()
+        .map(parity::parse_share)
+        .transpose()
+        .map_err(|error| Failure::of(ui::USAGE, &error, error.hint()))?;
     let paths = site.paths(&arguments.subject);
     let stream = site.stream(arguments.stream.as_deref(), &paths.stem)?;
     let store = site.store(Access::Shared)?;
@@ -285,7 +334,14 @@ pub(super) fn export(
         Some(line) => line.part_size,
         None => part_size(site, arguments.part_size.as_deref(), &paths, &stream)?,
     };
+    let signers = secret_keys(&arguments.seal)?;
     let resources = early_resources(site, &stream, &lock, &rules)?;
+    let mut ask = ask(arguments)?;
+    let mut receipts = Vec::new();
+    if again.is_none() && ask.is_default() {
+        receipts = confirmed(arguments, &records, &stream, &chain)?;
+        ask.confirmed = receipts.iter().map(|receipt| receipt.sequence).collect();
+    }
     let subject = Subject {
         stream: &stream,
         chain: &chain,
@@ -301,9 +357,7 @@ pub(super) fn export(
         Some(sequence) => {
             Some(export::again(subject, sequence).map_err(|error| export_failure(&error))?)
         }
-        None => {
-            export::prepare(subject, &ask(arguments)?).map_err(|error| export_failure(&error))?
-        }
+        None => export::prepare(subject, &ask).map_err(|error| export_failure(&error))?,
     };
     let Some(prepared) = prepared else {
         if !site.common.quiet {
@@ -315,9 +369,14 @@ pub(super) fn export(
         return Ok(ui::DONE);
     };
     if !site.common.quiet && again.is_none() {
-        remark(assumption(&prepared, &stream));
+        remark(assumption(&prepared, &stream, &receipts));
     }
     let written = write_parts(site, arguments, &prepared, &store, stop)?;
+    let parities = match share {
+        Some(share) => write_parity(site, arguments, &prepared, &written, share, stop)?,
+        None => Vec::new(),
+    };
+    let sealed = seal_written(arguments, &prepared, &written, &signers)?;
     if again.is_none() {
         record(
             &store,
@@ -338,6 +397,17 @@ pub(super) fn export(
                 ui::bytes(part.size)
             ));
         }
+        for file in &parities {
+            let path = arguments.output.join(&file.name);
+            say(format!("{}  {:>10}", path.display(), ui::bytes(file.size)));
+        }
+        if let Some(path) = sealed {
+            say(format!(
+                "{}  {}",
+                path.display(),
+                count(signers.len(), "signature")
+            ));
+        }
         say(format!(
             "{stream} seq {}: {}, {}, archive {}",
             prepared.line.sequence,
@@ -347,6 +417,160 @@ pub(super) fn export(
             ),
             ui::bytes(prepared.line.bytes),
             prepared.line.archive_id
+        ));
+    }
+    Ok(ui::DONE)
+}
+
+/// Adds parity to parts that were written.
+fn write_parity(
+    site: &Site,
+    arguments: &ExportArguments,
+    prepared: &Prepared,
+    written: &write::Written,
+    share: u8,
+    stop: &AtomicBool,
+) -> Result<Vec<parity::WrittenParity>, Failure> {
+    if written.parts.len() != prepared.layout.parts().len() {
+        return Err(Failure::new(
+            ui::ERROR,
+            "parity is made over a whole archive, and parts of this one are not here",
+        ));
+    }
+    let covered: Vec<parity::Covered> = written
+        .parts
+        .iter()
+        .map(|part| parity::Covered {
+            name: part.name.clone(),
+            sha256: part.sha256,
+            size: part.size,
+        })
+        .collect();
+    let progress = Progress::new(site.common.quiet, false, site.common.events.as_deref())?;
+    progress.observe(Event::Phase { phase: "parity" });
+    progress.observe(Event::Planned {
+        blobs: 1,
+        bytes: covered.iter().map(|part| part.size).sum(),
+    });
+    let digest = prepared.line.archive_id;
+    let passed = |bytes| progress.observe(Event::Bytes { digest, bytes });
+    let files = parity::write(
+        &arguments.output,
+        digest,
+        &covered,
+        share,
+        prepared.layout.part_size(),
+        stop,
+        &passed,
+    );
+    progress.finish();
+    files.map_err(|error| parity_failure(&error))
+}
+
+fn parity_failure(error: &parity::ParityError) -> Failure {
+    use parity::ParityError as E;
+    let code = match error {
+        E::Stopped => ui::INCOMPLETE,
+        E::TooMuch { .. } | E::Wrong { .. } | E::Form { .. } => ui::UNVERIFIED,
+        _ => ui::ERROR,
+    };
+    Failure::of(code, error, error.hint())
+}
+
+/// Restores damaged and missing parts.
+fn repair(site: &Site, paths: &[PathBuf], stop: &AtomicBool) -> Result<(), Failure> {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            let listing = fs::read_dir(path).map_err(|error| cannot("list", path, &error))?;
+            for entry in listing {
+                files.push(entry.map_err(|error| cannot("list", path, &error))?.path());
+            }
+        } else {
+            files.push(path.clone());
+        }
+    }
+    files.sort();
+    let progress = Progress::new(site.common.quiet, false, site.common.events.as_deref())?;
+    progress.observe(Event::Phase { phase: "repair" });
+    let digest = Digest::of(b"");
+    let passed = |bytes| progress.observe(Event::Bytes { digest, bytes });
+    let repaired = parity::repair(&files, stop, &passed);
+    progress.finish();
+    for part in repaired.map_err(|error| parity_failure(&error))? {
+        let what = if part.was_missing {
+            "missing"
+        } else {
+            "damaged"
+        };
+        say(format!(
+            "{} was {what} and is restored: {} computed anew",
+            part.name,
+            count(usize::try_from(part.blocks).unwrap_or(usize::MAX), "block")
+        ));
+    }
+    Ok(())
+}
+
+/// `imgbuild export --as`
+fn export_as(
+    site: &Site,
+    arguments: &ExportArguments,
+    form: ExportForm,
+    stop: &AtomicBool,
+) -> Result<u8, Failure> {
+    let shape = crate::step::place::Layout {
+        name: arguments.layout.clone().unwrap_or_else(|| "v2".to_owned()),
+        max_nested_paths: arguments.max_nested_paths.unwrap_or(0),
+    };
+    let is_shaped = arguments.layout.is_some() || arguments.max_nested_paths.is_some();
+    if form == ExportForm::OciLayout && is_shaped {
+        return Err(Failure::new(
+            ui::USAGE,
+            "an OCI layout names images by where they came from: --layout and --max-nested-paths are for --as registry-fs",
+        ));
+    }
+    let paths = site.paths(&arguments.subject);
+    let store = site.store(Access::Shared)?;
+    let (lock, bytes, rules) = matching(site, &paths, arguments.subject.config.is_some(), &store)?;
+    let (plan, _) = fetch(site, &lock, &store, Extent::All, stop)?;
+    finish_build(&store, &paths, &lock, &bytes, &rules, &plan)?;
+    let folder = &arguments.output;
+    fs::create_dir_all(folder).map_err(|error| cannot("create", folder, &error))?;
+    let written = match form {
+        ExportForm::OciLayout => {
+            let closure = plan
+                .closure()
+                .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+            let images = export::index(&lock, &plan);
+            registry_fs::write_layout(folder, &store, &closure.sorted(), &images, stop)
+        }
+        ExportForm::RegistryFs => {
+            let nowhere = Destination {
+                registry: "registry.invalid".to_owned(),
+                prefix: String::new(),
+            };
+            let items = import::items(&lock, &rules, &plan, &nowhere, &shape)
+                .map_err(|error| import_failure(&error))?;
+            registry_fs::write_registry(folder, &store, &items, stop)
+        }
+    };
+    let placed = written.map_err(|error| {
+        let code = if matches!(error, registry_fs::FolderError::Stopped) {
+            ui::INCOMPLETE
+        } else {
+            ui::ERROR
+        };
+        Failure::of(code, &error, error.hint())
+    })?;
+    if !site.common.quiet {
+        say(format!(
+            "{}: {} blobs shared with the store, {} copied ({}), {} were there",
+            folder.display(),
+            placed.reflinked + placed.linked,
+            placed.copied,
+            ui::bytes(placed.bytes),
+            placed.present
         ));
     }
     Ok(ui::DONE)
@@ -366,11 +590,12 @@ fn ask(arguments: &ExportArguments) -> Result<Ask, Failure> {
         overlap: arguments.overlap.unwrap_or(0),
         sequences: arguments.for_sequences.clone(),
         locks,
+        confirmed: Vec::new(),
     })
 }
 
 /// The lock that an earlier archive was made from.
-fn earlier_lock(
+pub(super) fn earlier_lock(
     paths: &Paths,
     store: &Store,
     chain: &Chain,
@@ -414,7 +639,7 @@ fn earlier_lock(
 }
 
 /// On top of what the archive applies, as a sentence.
-fn assumption(prepared: &Prepared, stream: &Stream) -> String {
+fn assumption(prepared: &Prepared, stream: &Stream, receipts: &[Receipt]) -> String {
     let bases = &prepared.layout.manifest().bases;
     if bases.is_empty() {
         return format!(
@@ -431,11 +656,50 @@ fn assumption(prepared: &Prepared, stream: &Stream) -> String {
             )
         })
         .collect();
+    let sites: Vec<String> = receipts
+        .iter()
+        .map(|receipt| format!("{} (seq {})", receipt.site, receipt.sequence))
+        .collect();
+    let known = if sites.is_empty() {
+        String::new()
+    } else {
+        format!(", as confirmed by {}", sites.join(", "))
+    };
     format!(
-        "{stream} seq {}: applies where {} has been adopted",
+        "{stream} seq {}: applies where {} has been adopted{known}",
         prepared.line.sequence,
         names.join(" or ")
     )
+}
+
+/// Vouches for the parts that were written, if there are keys.
+fn seal_written(
+    arguments: &ExportArguments,
+    prepared: &Prepared,
+    written: &write::Written,
+    keys: &[SecretKey],
+) -> Result<Option<PathBuf>, Failure> {
+    let path = arguments
+        .output
+        .join(prepared.layout.file_name(FileKind::Seal).to_string());
+    if keys.is_empty() {
+        return Ok(None);
+    }
+    if written.parts.len() != prepared.layout.parts().len() {
+        return Err(Failure::new(ui::ERROR, "only a whole archive can be sealed, and parts of this one are not here")
+            .hint("the parts that were asked for are written; leave --seal out, the earlier seal still counts"));
+    }
+    let parts = written
+        .parts
+        .iter()
+        .map(|part| (part.name.clone(), part.size, part.sha256));
+    let statement = trust::statement(
+        prepared.line.archive_id,
+        parts,
+        arguments.expires.as_deref(),
+    )?;
+    trust::seal_with(&path, statement, keys)?;
+    Ok(Some(path))
 }
 
 fn write_parts(
@@ -548,7 +812,7 @@ fn record(
 }
 
 /// Failures of archives, one per line.
-fn unverified(failures: &Failures) -> Failure {
+pub(super) fn unverified(failures: &Failures) -> Failure {
     let lines: Vec<String> = failures
         .errors
         .iter()
@@ -575,6 +839,9 @@ pub(super) fn verify(
     arguments: &VerifyArguments,
     stop: &AtomicBool,
 ) -> Result<u8, Failure> {
+    if arguments.repair {
+        repair(site, &arguments.paths, stop)?;
+    }
     let set = open(site, &arguments.paths)?;
     if set.archives().is_empty() && set.broken().is_empty() {
         return Err(Failure::new(ui::ERROR, "no archive is there")
@@ -595,9 +862,27 @@ pub(super) fn verify(
     });
     let id = Digest::of(b"");
     let passed = |bytes| progress.observe(Event::Bytes { digest: id, bytes });
+    let keys = public_keys(&arguments.seals.require_seal)?;
+    let trusted = trust::trust(
+        &keys,
+        &arguments.seals.require_seal,
+        arguments.seals.threshold,
+    )?;
+    if trusted.is_none()
+        && set
+            .archives()
+            .iter()
+            .any(|archive| !archive.seals().is_empty())
+        && !site.common.quiet
+    {
+        remark(
+            "note: there are seals, which nobody looks at unless --require-seal names the keys to trust",
+        );
+    }
     let options = verify::Options {
         quick: arguments.quick,
         chain: chain.as_ref(),
+        trust: trusted.as_ref(),
         stop: Some(stop),
         ..verify::Options::default()
     };
@@ -621,6 +906,7 @@ pub(super) fn verify(
                         "blobs": report.blobs,
                         "bytes": report.bytes,
                         "inChain": report.in_chain,
+                        "sealed": report.sealed.is_some(),
                         "parts": parts,
                     })
                 })
@@ -647,6 +933,9 @@ pub(super) fn verify(
                 if report.in_chain == Some(true) {
                     say("  on the chain");
                 }
+                if let Some(path) = &report.sealed {
+                    say(format!("  sealed by {} as it must be", path.display()));
+                }
             }
         }
         Format::Text => {}
@@ -655,7 +944,7 @@ pub(super) fn verify(
 }
 
 /// Opens archives, and mentions the files that are none.
-fn open(site: &Site, paths: &[PathBuf]) -> Result<Set, Failure> {
+pub(super) fn open(site: &Site, paths: &[PathBuf]) -> Result<Set, Failure> {
     let set = Set::open(paths).map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
     if !site.common.quiet {
         for file in set.foreign() {
@@ -724,6 +1013,22 @@ pub(super) fn import(
     stop: &AtomicBool,
 ) -> Result<u8, Failure> {
     let set = open(site, &arguments.paths)?;
+    let keys = public_keys(&arguments.seals.require_seal)?;
+    let trusted = trust::trust(
+        &keys,
+        &arguments.seals.require_seal,
+        arguments.seals.threshold,
+    )?;
+    let joining = match &arguments.chain {
+        None => None,
+        Some(path) if !path.exists() => {
+            let absent = io::ErrorKind::NotFound.into();
+            return Err(cannot("read the chain", path, &absent));
+        }
+        Some(path) => Some(chain(path)?),
+    };
+    let signer = secret_keys(arguments.key.as_slice())?.pop();
+    let site_name = site_name(arguments)?;
     let store = site.store(Access::Shared)?;
     let shape = layout(&arguments.shape);
     let progress = Progress::new(
@@ -740,7 +1045,8 @@ pub(super) fn import(
         layout: shape.clone(),
         allow_rollback: arguments.allow_rollback,
         rebase: arguments.rebase,
-        chain: None,
+        chain: joining.as_ref(),
+        trust: trusted.as_ref(),
         workers: usize::from(site.common.jobs),
         observer: &observer,
         stop,
@@ -783,6 +1089,7 @@ pub(super) fn import(
     let outcomes = outcomes.map_err(|error| import_failure(&error))?;
     let mut code = ui::DONE;
     let mut rows = Vec::new();
+    let mut receipts = Vec::new();
     for outcome in outcomes {
         match outcome {
             Outcome::Incomplete {
@@ -832,12 +1139,36 @@ pub(super) fn import(
                         say(format!("  wrote {}", path.display()));
                     }
                 }
+                if let Some(problem) = &imported.no_head {
+                    remark(format!(
+                        "warning: the destination does not keep what it has adopted; only the store here knows: {problem}"
+                    ));
+                }
+                let receipt = Receipt::new(
+                    imported.stream.clone(),
+                    site_name.clone(),
+                    imported.sequence,
+                    imported.archive_id,
+                    imported.lock_digest,
+                );
+                let receipt = match &signer {
+                    Some(key) => receipt.signed(key),
+                    None => receipt,
+                };
+                if arguments.format == Format::Text && !site.common.quiet {
+                    say(format!("  receipt  {receipt}"));
+                }
                 rows.push(json!({
+                    "receipt": receipt.to_string(),
                     "stream": imported.stream.as_str(), "sequence": imported.sequence, "id": imported.archive_id, "adopted": true,
                     "already": imported.already, "sent": imported.sent, "bytes": imported.bytes, "present": imported.present, "passedOver": imported.passed_over,
                 }));
+                receipts.push(receipt);
             }
         }
+    }
+    if let Some(path) = &arguments.receipt {
+        keep_receipts(path, &receipts)?;
     }
     if arguments.format == Format::Json {
         say(json!({ "version": 1, "archives": rows }).to_string());
@@ -845,45 +1176,114 @@ pub(super) fn import(
     Ok(code)
 }
 
-/// `imgbuild emit`
-pub(super) fn emit(site: &Site, arguments: &EmitArguments) -> Result<u8, Failure> {
-    let paths = site.paths(&arguments.subject);
-    let (lock, _) = site.lock(&paths.lock)?;
-    let store_path = site.store_path()?;
-    let store = if store_path.exists() {
-        Some(site.store(Access::ReadOnly)?)
-    } else {
-        None
-    };
-    let rules = site.rules_of(&lock, store.as_ref())?;
-    let destination: Destination =
-        arguments
-            .registry
-            .parse()
-            .map_err(|error: ReferenceError| {
-                Failure::of(
-                    ui::USAGE,
-                    &error,
-                    Some("name the registry as HOST[:PORT][/PREFIX]".to_owned()),
-                )
-            })?;
-    let files = documents(&lock, &rules, &destination, &layout(&arguments.shape))
-        .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
-    let changed = write_set(&arguments.output, &files)
-        .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
-    if !site.common.quiet {
-        for path in &changed {
-            say(format!("wrote {}", path.display()));
+/// What this site is called in receipts.
+fn site_name(arguments: &ImportArguments) -> Result<SiteName, Failure> {
+    let default = match arguments.to.as_deref() {
+        None => "store".to_owned(),
+        Some(to) if to.starts_with("oci:") => "layout".to_owned(),
+        Some(to) => {
+            let bare = to.trim_start_matches("docker://");
+            bare.split('/').next().unwrap_or(bare).to_owned()
         }
-        if changed.is_empty() {
-            say(format!(
-                "{} is as it was ({})",
-                arguments.output.display(),
-                count(files.len(), "file")
+    };
+    let text = arguments.site.clone().unwrap_or(default);
+    text.parse().map_err(|error: ReceiptError| {
+        Failure::of(
+            ui::USAGE,
+            &error,
+            Some("name the site with --site NAME".to_owned()),
+        )
+    })
+}
+
+/// Writes receipts to a file; those of other streams and sites in it stay.
+fn keep_receipts(path: &Path, receipts: &[Receipt]) -> Result<(), Failure> {
+    let mut all = match fs::read_to_string(path) {
+        Ok(text) => receipt::parse_all(&text).map_err(|error| {
+            Failure::of(
+                ui::ERROR,
+                &error,
+                Some(format!(
+                    "{} is another file; name one for receipts",
+                    path.display()
+                )),
+            )
+        })?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(cannot("read the receipts", path, &error)),
+    };
+    for receipt in receipts {
+        all.retain(|old| (&old.stream, &old.site) != (&receipt.stream, &receipt.site));
+        all.push(receipt.clone());
+    }
+    all.sort_by(|a, b| (&a.stream, &a.site).cmp(&(&b.stream, &b.site)));
+    let text: String = all.iter().map(|receipt| format!("{receipt}\n")).collect();
+    replace(path, text.as_bytes()).map_err(|error| cannot("write the receipt", path, &error))?;
+    Ok(())
+}
+
+/// The receipts that a stream goes by: those in the files, and those that were given before; the newest of each site.
+fn confirmed(
+    arguments: &ExportArguments,
+    records: &crate::store::streams::Stream<'_>,
+    stream: &Stream,
+    chain: &Chain,
+) -> Result<Vec<Receipt>, Failure> {
+    let failed = |error: ReceiptError| {
+        let hint = error.hint();
+        Failure::of(ui::UNVERIFIED, &error, hint)
+    };
+    let keys = public_keys(&arguments.receipt_keys)?;
+    for path in &arguments.receipt {
+        let text =
+            fs::read_to_string(path).map_err(|error| cannot("read the receipts", path, &error))?;
+        let mut found = 0;
+        for receipt in receipt::parse_all(&text).map_err(failed)? {
+            if receipt.stream != *stream {
+                continue;
+            }
+            found += 1;
+            if !keys.is_empty() {
+                receipt.check_signature(&keys).map_err(failed)?;
+            }
+            receipt.check_chain(chain).map_err(failed)?;
+            let name = format!("receipt {}", receipt.site);
+            let known = remembered(records, &name)?;
+            if known.is_none_or(|known| known.sequence <= receipt.sequence) {
+                records
+                    .write(&name, receipt.to_string().as_bytes())
+                    .map_err(|error| store_failure(&error))?;
+            }
+        }
+        if found == 0 {
+            return Err(Failure::new(
+                ui::ERROR,
+                format!("{} has no receipt for stream {stream}", path.display()),
             ));
         }
     }
-    Ok(ui::DONE)
+    let mut receipts = Vec::new();
+    for name in records.list().map_err(|error| store_failure(&error))? {
+        if name.starts_with("receipt ") {
+            let receipt = remembered(records, &name)?;
+            receipts.extend(receipt);
+        }
+    }
+    for receipt in &receipts {
+        receipt.check_chain(chain).map_err(failed)?;
+    }
+    Ok(receipts)
+}
+
+fn remembered(
+    records: &crate::store::streams::Stream<'_>,
+    name: &str,
+) -> Result<Option<Receipt>, Failure> {
+    let bytes = records.read(name).map_err(|error| store_failure(&error))?;
+    bytes
+        .map(|bytes| String::from_utf8_lossy(&bytes).parse())
+        .transpose()
+        .map_err(|error: ReceiptError| Failure::of(ui::ERROR, &error, None))
 }
 
 /// Everything that the roots of a store need, and the roots whose locks cannot be read.

@@ -1,36 +1,38 @@
-//! `init`, `store`, `serve`, `rules`, `version`, `completion`: what surrounds the work.
+//! `init`, `store`, `rules`, `version`, `completion`: what surrounds the work.
 
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use clap::CommandFactory;
 use serde_json::json;
 
 use super::arguments::{
-    Arguments, CompletionArguments, Format, InitArguments, RulesArguments, ServeArguments,
-    StoreArguments, StoreCommand, VersionArguments,
+    Arguments, CompletionArguments, Format, InitArguments, RulesArguments, StoreArguments,
+    StoreCommand, VersionArguments,
 };
 use super::delivery::needed;
 use super::locking::plan_of;
+use super::review;
 use super::site::{Site, cannot, store_failure};
 use super::ui::{self, Failure, count, remark, say};
 use crate::config::{self, ApiVersion};
 use crate::digest::Digest;
-use crate::hint::Hint;
 use crate::plan::text;
-use crate::registry::server::{Exchange, Htpasswd, Options, Repositories, Server, Tls};
 use crate::store::disk::{Access, Store};
 use crate::store::read;
 use crate::store::roots::{Kind as RootKind, Root as StoreRoot};
+
+/// Where below its folder a served registry keeps the names of its content.
+pub(super) const REPOSITORIES: &str = "imgbuild/registry";
 
 /// `imgbuild init`
 pub(super) fn init(site: &Site, arguments: &InitArguments) -> Result<u8, Failure> {
     let folder = &arguments.folder;
     fs::create_dir_all(folder).map_err(|error| cannot("create", folder, &error))?;
+    if arguments.git {
+        return review::attributes(site, folder);
+    }
     for (name, content) in [
         ("imageset.yaml", config::starter(ApiVersion::V2Alpha1)),
         ("imgbuild.toml", config::settings_starter()),
@@ -52,6 +54,7 @@ pub(super) fn init(site: &Site, arguments: &InitArguments) -> Result<u8, Failure
             say(format!("wrote {}", path.display()));
         }
     }
+    review::attributes(site, folder)?;
     if !site.common.quiet {
         say("next: edit imageset.yaml, then run `imgbuild lock`");
     }
@@ -136,7 +139,7 @@ fn fsck(site: &Site, format: Format) -> Result<u8, Failure> {
             digest: blob.digest,
             size: blob.size,
             present: true,
-        })
+        });
     };
     let checked = store.check(usize::from(site.common.jobs), &passed);
     progress.finish();
@@ -255,17 +258,17 @@ fn root(site: &Site, add: Option<&Path>, remove: Option<&str>) -> Result<u8, Fai
     }
     if let Some(name) = remove {
         let store = site.store(Access::Shared)?;
-        return match store
+        let removed = store
             .roots()
             .remove(name)
-            .map_err(|error| store_failure(&error))?
-        {
-            true => Ok(ui::DONE),
-            false => Err(
-                Failure::new(ui::ERROR, format!("no root is called {name:?}"))
-                    .hint("`imgbuild store root` lists them"),
-            ),
-        };
+            .map_err(|error| store_failure(&error))?;
+        if removed {
+            return Ok(ui::DONE);
+        }
+        return Err(
+            Failure::new(ui::ERROR, format!("no root is called {name:?}"))
+                .hint("`imgbuild store root` lists them"),
+        );
     }
     let store = site.store(Access::ReadOnly)?;
     for (name, root) in store
@@ -279,74 +282,6 @@ fn root(site: &Site, add: Option<&Path>, remove: Option<&str>) -> Result<u8, Fai
             root.lock.digest.short()
         ));
     }
-    Ok(ui::DONE)
-}
-
-/// `imgbuild serve`
-pub(super) fn serve(
-    site: &Site,
-    arguments: &ServeArguments,
-    stop: &AtomicBool,
-) -> Result<u8, Failure> {
-    let folder = match &arguments.data {
-        Some(folder) => folder.clone(),
-        None => site.store_path()?.with_extension("registry"),
-    };
-    let read_file = |path: &Path| fs::read(path).map_err(|error| cannot("read", path, &error));
-    let tls = match (&arguments.tls_cert, &arguments.tls_key) {
-        (Some(certificate), Some(key)) => Some(Tls {
-            certificate: read_file(certificate)?,
-            key: read_file(key)?,
-        }),
-        _ => None,
-    };
-    let users = arguments
-        .htpasswd
-        .as_deref()
-        .map(|path| {
-            let text = String::from_utf8_lossy(&read_file(path)?).into_owned();
-            text.parse::<Htpasswd>()
-                .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))
-        })
-        .transpose()?;
-    if !arguments.listen.ip().is_loopback() && (tls.is_none() || users.is_none()) {
-        remark("warning: this registry can be reached from outside without both TLS and users");
-    }
-    let depot = Store::open(&folder, Access::Shared).map_err(|error| store_failure(&error))?;
-    let repositories = Repositories::open(&folder.join("imgbuild/registry"))
-        .map_err(|error| Failure::of(ui::ERROR, &error, None))?;
-    let verbose = site.common.verbose > 0;
-    let log = Arc::new(move |exchange: &Exchange| {
-        if verbose || exchange.problem.is_some() {
-            let problem = exchange
-                .problem
-                .as_ref()
-                .map_or_else(String::new, |problem| format!("  {problem}"));
-            remark(format!(
-                "{} {} {} {}{problem}",
-                exchange.status, exchange.method, exchange.path, exchange.bytes
-            ));
-        }
-    });
-    let spool = folder.join("imgbuild/tmp");
-    let options = Options {
-        address: arguments.listen,
-        tls,
-        users,
-        read_only: arguments.read_only,
-        spool: Some(spool),
-        log: Some(log),
-        ..Options::default()
-    };
-    let server = Server::start(options, Arc::new(depot), repositories)
-        .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
-    if !site.common.quiet {
-        say(format!("serving {} at {}", folder.display(), server.url()));
-    }
-    while !stop.load(Ordering::Relaxed) {
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    server.stop();
     Ok(ui::DONE)
 }
 

@@ -383,6 +383,44 @@ impl Client {
         })
     }
 
+    /// The paths of all repositories in the registry that `any` is in, sorted. `None` if it does not list them.
+    ///
+    /// Mirrors in registries.conf are not asked.
+    ///
+    /// # Errors
+    /// If the registry cannot be asked, or a page is malformed.
+    pub fn repositories(&self, any: &Repository) -> Result<Option<Vec<String>>, RegistryError> {
+        #[derive(Deserialize)]
+        struct Page {
+            #[serde(default)]
+            repositories: Option<Vec<String>>,
+        }
+        let wire = &self.inner.wire;
+        let subject = "the list of repositories".to_owned();
+        let place = wire.settings.registries.destination(any);
+        let endpoint = wire.endpoint(any, place, false, &subject)?;
+        let mut ask = Ask::api(
+            &endpoint,
+            Method::GET,
+            format!("{}?n={TAGS_PER_PAGE}", Route::Catalog),
+            Kind::Tags,
+            "pull",
+            subject,
+        );
+        ask.scopes = vec!["registry:catalog:*".to_owned()];
+        let mut all = Vec::new();
+        let found = self.pages(ask, |ask, bytes| {
+            let page: Page = serde_json::from_slice(bytes).map_err(|error| {
+                ask.protocol("a list of repositories (JSON)", error.to_string())
+            })?;
+            all.extend(page.repositories.unwrap_or_default());
+            Ok(())
+        })?;
+        all.sort();
+        all.dedup();
+        Ok(found.then_some(all))
+    }
+
     /// What refers to the manifest `digest` in `repository` (signatures and the like), sorted by digest.
     ///
     /// Asks the referrers API, and where there is none the tag `sha256-<hex>` that stands in for it.

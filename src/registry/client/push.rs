@@ -400,6 +400,41 @@ impl Push {
         }
     }
 
+    /// Makes sure that this repository may be written to: announces an upload and takes it back.
+    ///
+    /// # Errors
+    /// If the registry cannot be reached, or does not let us.
+    pub fn check(&self) -> Result<(), RegistryError> {
+        let route = Route::Uploads {
+            repository: self.repository().path(),
+        };
+        let mut ask = Ask::api(
+            &self.endpoint,
+            Method::POST,
+            route,
+            Kind::UploadStart,
+            "pull,push",
+            "the right to push".to_owned(),
+        );
+        let wire = &self.client.inner.wire;
+        let reply = self.client.run(wire.send(&ask))?;
+        if reply.status() != 202 {
+            return Err(self.refusal(&ask, reply));
+        }
+        let at = location(&ask, &reply)?;
+        self.client
+            .block_on(drain(reply, wire.settings.idle_timeout));
+        ask.method = Method::DELETE;
+        ask.target = Target::Url(at);
+        ask.kind = Kind::UploadEnd;
+        // A registry that keeps the session ends it by itself, sooner or later.
+        if let Ok(reply) = self.client.run(wire.attempt(&ask)) {
+            self.client
+                .block_on(drain(reply, wire.settings.idle_timeout));
+        }
+        Ok(())
+    }
+
     /// Whether `blob` is there: known, or asked.
     fn known(&self, blob: &Blob) -> Result<bool, RegistryError> {
         let presence = &self.client.inner.presence;
