@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use imgbuild::demo::{Spec, World};
 use imgbuild::digest::Digest;
 
-use crate::site::content::{Content, many};
+use crate::site::content::Content;
 use crate::site::stock::Stock;
 use crate::site::{Connected, Disconnected, wire};
 
@@ -50,7 +51,16 @@ fn real(content: &Content) -> usize {
 fn a_stock_registry_is_carried_into_another_digest_for_digest() {
     let content = Content::default();
     let real = real(&content);
-    many(&content, 204, 2_500);
+    // Of every form there is: OCI and Docker, images and indexes, gzip, zstd and plain tar.
+    content.world(&World::generate(
+        20,
+        &Spec {
+            images: 200,
+            bases: 5,
+            layer_size: 200..=6_000,
+            ..Spec::default()
+        },
+    ));
     let images = content.all();
     assert!(images.len() >= 200 + real, "{} images", images.len());
     let Some(upstream) = Stock::start(Some(&content)) else {

@@ -61,14 +61,12 @@ fn size(site: &Connected, folder: &str) -> u64 {
 /// The digests of the blobs that are in the parts of a folder.
 fn carried(site: &Connected, folder: &str) -> BTreeSet<String> {
     let mut blobs = BTreeSet::new();
-    for name in site.names(folder) {
-        if name.ends_with(".tar") {
-            let file = fs::File::open(site.path(folder).join(&name)).unwrap();
-            for entry in tar::Archive::new(file).entries().unwrap() {
-                let path = entry.unwrap().path().unwrap().display().to_string();
-                if let Some(hex) = path.strip_prefix("blobs/sha256/") {
-                    blobs.insert(hex.to_owned());
-                }
+    for name in site.parts(folder) {
+        let file = fs::File::open(site.path(folder).join(&name)).unwrap();
+        for entry in tar::Archive::new(file).entries().unwrap() {
+            let path = entry.unwrap().path().unwrap().display().to_string();
+            if let Some(hex) = path.strip_prefix("blobs/sha256/") {
+                blobs.insert(hex.to_owned());
             }
         }
     }
@@ -103,7 +101,7 @@ fn the_second_archive_carries_only_what_is_new() {
     let old: BTreeSet<String> = carried(&site, "one");
     let asked = upstream.requests().len();
     moves(&site, &content, 12);
-    let changed: Vec<_> = similar::TextDiff::from_lines(&before, &site.lock_text())
+    let changed: Vec<_> = similar::TextDiff::from_lines(before.as_str(), site.lock_text().as_str())
         .iter_all_changes()
         .filter(|change| change.tag() != similar::ChangeTag::Equal)
         .map(|change| change.value().to_owned())
@@ -407,15 +405,14 @@ fn no_part_is_larger_than_asked_and_a_missing_one_is_named() {
     site.wants(content.names());
     site.lock();
     site.export("media", "--part-size 100kB");
-    let parts: Vec<String> = site
-        .names("media")
-        .into_iter()
-        .filter(|name| name.ends_with(".tar"))
-        .collect();
+    let parts = site.parts("media");
     assert!(parts.len() >= 5, "several parts: {parts:?}");
     for name in &parts {
-        let size = fs::metadata(site.path("media").join(name)).unwrap().len();
-        assert!(size <= 100_000, "{name} has {size} bytes, more than asked");
+        let bytes = fs::metadata(site.path("media").join(name)).unwrap().len();
+        assert!(
+            bytes <= 100_000,
+            "{name} has {bytes} bytes, more than asked"
+        );
     }
     for missing in [&parts[0], &parts[2], &parts[parts.len() - 1]] {
         let mirror = Content::default().served();
@@ -451,11 +448,8 @@ fn no_part_is_larger_than_asked_and_a_missing_one_is_named() {
             &format!("--seq 1 --only-parts {}", number.parse::<u32>().unwrap()),
         );
         assert_eq!(
-            site.names("again")
-                .iter()
-                .filter(|name| name.ends_with(".tar"))
-                .collect::<Vec<_>>(),
-            [missing],
+            site.parts("again"),
+            [missing.as_str()],
             "only that part is written"
         );
         fs::copy(
@@ -533,4 +527,42 @@ fn a_lost_blob_is_fetched_again_before_an_export() {
         site.tree("one"),
         "the archive is the same"
     );
+}
+
+#[test]
+fn an_archive_of_another_chain_is_taken_only_on_request() {
+    let (content, upstream) = beginning();
+    let site = first(&upstream);
+    let mirror = Content::default().served();
+    let far = Disconnected::with(&mirror.address());
+    far.receives(&site, "one");
+    import(&far, &mirror, "one").done();
+    // The connected side lost its chain and began anew, with another lock.
+    content.image("team/app:stable", &[(1, 40_000), (12, 20_000)]);
+    let anew = Connected::to(&upstream);
+    wants(&anew);
+    anew.lock();
+    anew.export("anew", "");
+    content.image("team/app:stable", &[(1, 40_000), (13, 20_000)]);
+    anew.imgbuild("lock --update").done();
+    anew.export("delta", "");
+    anew.export("full", "--full");
+    for folder in ["anew", "delta", "full"] {
+        far.receives(&anew, folder);
+    }
+    let heads = far.heads();
+    import(&far, &mirror, "delta")
+        .ends(4)
+        .says(&[
+            "does not continue what this site has adopted",
+            "its stream began with another lock",
+        ])
+        .hints(&["--full", "--rebase"]);
+    import(&far, &mirror, "delta --rebase").ends(4);
+    import(&far, &mirror, "full").ends(4).hints(&["--rebase"]);
+    assert_eq!(far.heads(), heads, "nothing is adopted");
+    import(&far, &mirror, "full --rebase")
+        .done()
+        .says(&["adopted"]);
+    serves(&mirror, &content);
 }

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use imgbuild::registry::server::Kind;
+use std::time::Duration;
+
+use imgbuild::registry::server::{Kind, Options};
 use imgbuild::store::Blob;
 
 use crate::site::content::{Content, many};
@@ -185,4 +187,61 @@ fn a_destination_gets_each_blob_once_and_mounts_it_elsewhere() {
             <= 1,
         "only the config is sent: {again:?}"
     );
+}
+
+#[test]
+fn two_builds_at_once_share_a_store() {
+    let content = Content::default();
+    many(&content, 20, 5_000);
+    content.image("large/one:1", &[(9_999, 2_000_000)]);
+    let upstream = content.serve(Options {
+        delay: Duration::from_millis(5),
+        ..Options::default()
+    });
+    let site = Connected::to(&upstream);
+    site.wants(content.names());
+    site.lock();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| site.imgbuild("build").done());
+        }
+    });
+    site.has_a_sound_store();
+    let before = upstream.requests().len();
+    site.imgbuild("build").done().says(&["0 fetched"]);
+    assert_eq!(upstream.requests().len(), before, "everything is there");
+}
+
+#[test]
+fn two_exports_at_once_make_one_archive() {
+    let content = Content::default();
+    many(&content, 10, 5_000);
+    let upstream = content.served();
+    let site = Connected::to(&upstream);
+    site.wants(content.names());
+    site.lock();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let run = site.imgbuild("export -o media");
+                if run.code == Some(1) {
+                    // Whoever comes second is told so, rather than kept waiting.
+                    run.says(&["another imgbuild is working on stream imageset"])
+                        .hints(&["try again when it is done"]);
+                } else {
+                    run.done();
+                }
+            });
+        }
+    });
+    assert_eq!(
+        site.read("lockfiles/imageset.chain")
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .count(),
+        1,
+        "one archive, one line"
+    );
+    site.imgbuild("verify media --chain lockfiles/imageset.chain")
+        .done();
 }

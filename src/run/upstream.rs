@@ -73,11 +73,17 @@ impl From<FileError> for io::Error {
     }
 }
 
-/// An OCI layout does not say which image is meant.
+/// An OCI layout is not there, or does not say which image is meant.
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
-    /// Several images, and the name chooses none.
-    #[error("{name} holds {count} images and names none of them; they are {names}")]
+    /// There is no layout.
+    #[error("there is no OCI layout at {path}")]
+    None {
+        /// Where it should be.
+        path: String,
+    },
+    /// Several images, and the name does not choose one.
+    #[error("{name} may be any of {count} images: {names}")]
     Ambiguous {
         /// The name.
         name: String,
@@ -133,7 +139,15 @@ impl Live {
     }
 
     fn layout(&self, path: &str) -> io::Result<Store> {
-        Store::open(&self.base.join(path), Access::ReadOnly).map_err(io::Error::from)
+        let folder = self.base.join(path);
+        if !folder.join("index.json").is_file() {
+            let path = path.to_owned();
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                LayoutError::None { path },
+            ));
+        }
+        Store::open(&folder, Access::ReadOnly).map_err(io::Error::from)
     }
 
     fn resolve_layout(&self, name: &LayoutName) -> io::Result<Option<Answer>> {
@@ -153,42 +167,41 @@ impl Live {
 }
 
 /// The image of a layout that a name means: by digest, by its ref name (whole, or the tag behind its last colon), or the
-/// only one there is.
+/// only one there is. What may be several different images is refused.
 fn choose<'a>(name: &LayoutName, images: &'a [Descriptor]) -> io::Result<Option<&'a Descriptor>> {
     if let Some(digest) = name.digest {
         return Ok(images.iter().find(|image| image.digest == digest));
     }
     let called = |image: &Descriptor| image.annotations.get(REF_NAME).cloned().unwrap_or_default();
-    if let Some(tag) = &name.tag {
-        let exact = images.iter().find(|image| called(image) == tag.as_str());
-        let suffix = format!(":{tag}");
-        return Ok(exact.or_else(|| images.iter().find(|image| called(image).ends_with(&suffix))));
-    }
-    match images {
-        [] => Ok(None),
-        [only] => Ok(Some(only)),
-        several
-            if several
-                .iter()
-                .all(|image| image.digest == several[0].digest) =>
-        {
-            Ok(several.first())
+    let candidates: Vec<&Descriptor> = match &name.tag {
+        None => images.iter().collect(),
+        Some(tag) => {
+            let suffix = format!(":{tag}");
+            match images.iter().find(|image| called(image) == tag.as_str()) {
+                Some(exact) => vec![exact],
+                None => images
+                    .iter()
+                    .filter(|image| called(image).ends_with(&suffix))
+                    .collect(),
+            }
         }
-        several => {
-            let names: Vec<String> = several
-                .iter()
-                .map(called)
-                .filter(|name| !name.is_empty())
-                .take(10)
-                .collect();
-            let name = ImageName::Layout(name.clone()).to_string();
-            Err(io::Error::other(LayoutError::Ambiguous {
-                name,
-                count: several.len(),
-                names: names.join(", "),
-            }))
-        }
+    };
+    let Some(first) = candidates.first() else {
+        return Ok(None);
+    };
+    if candidates.iter().all(|image| image.digest == first.digest) {
+        return Ok(Some(first));
     }
+    let names: Vec<String> = candidates
+        .iter()
+        .map(|image| format!("{} (@{})", called(image), image.digest))
+        .take(10)
+        .collect();
+    Err(io::Error::other(LayoutError::Ambiguous {
+        name: ImageName::Layout(name.clone()).to_string(),
+        count: candidates.len(),
+        names: names.join(", "),
+    }))
 }
 
 impl Names for Live {
@@ -394,10 +407,16 @@ mod tests {
             Some("a"),
             "the only one needs no name"
         );
-        let error = chosen("oci:///l", &images).unwrap_err();
-        assert!(
-            error.to_string().contains("v1, quay.io/x/y:v2"),
-            "{error} must list what there is"
-        );
+        let same_tag = [image("a", "quay.io/x/y:v1"), image("b", "quay.io/x/z:v1")];
+        for (text, images) in [("oci:///l", &images), ("oci:///l:v1", &same_tag)] {
+            let error = chosen(text, images).unwrap_err().to_string();
+            assert!(
+                images
+                    .iter()
+                    .all(|image| error.contains(&image.annotations[REF_NAME])
+                        && error.contains(&image.digest.to_string())),
+                "{error} must list what there is"
+            );
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use imgbuild::demo::World;
 use imgbuild::digest::Digest;
 use imgbuild::oci::{Descriptor, MANIFEST_LIMIT, Manifest, OCI_INDEX, OCI_MANIFEST, REF_NAME};
 use imgbuild::registry::server::{Options, Repositories, Server};
@@ -192,6 +193,27 @@ impl Content {
             count += 1;
         }
         count
+    }
+
+    /// Publishes every tagged image of a world.
+    pub(crate) fn world(&self, world: &World) {
+        for blob in world.blobs() {
+            let mut bytes = Vec::new();
+            world
+                .reader(&blob.digest)
+                .unwrap()
+                .read_to_end(&mut bytes)
+                .unwrap();
+            self.memory.insert(&bytes);
+        }
+        for image in world.images() {
+            let root = world.at(&image.repository, &image.tag).unwrap();
+            self.publish(
+                &format!("{}:{}", image.repository, image.tag),
+                Blob::from(root),
+                &root.media_type,
+            );
+        }
     }
 
     /// Everything below a manifest; `None` if some of it is not here, or it is no manifest.

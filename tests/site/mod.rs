@@ -67,8 +67,8 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn of(command: &Command, output: &Output) -> Self {
         let mut line = command.get_program().to_string_lossy().into_owned();
-        if let Some((_, name)) = line.rsplit_once('/') {
-            line = name.to_owned();
+        if let Some(end) = line.rfind('/') {
+            line.drain(..=end);
         }
         for argument in command.get_args() {
             let _ = write!(line, " {}", argument.to_string_lossy());
@@ -286,6 +286,13 @@ impl Site {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         names.sort();
+        names
+    }
+
+    /// The names of the parts of archives in a folder, sorted.
+    pub(crate) fn parts(&self, name: impl AsRef<Path>) -> Vec<String> {
+        let mut names = self.names(name);
+        names.retain(|name| Path::new(name).extension().is_some_and(|end| end == "tar"));
         names
     }
 
