@@ -23,9 +23,11 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Imports that go up and are allowed, with the reason.
-const EXCEPTIONS: &[(&str, &str, &str)] = &[
-    ("oci", "store", "a descriptor is a promise: `Blob::from(&Descriptor)` lives with `Blob`"),
-];
+const EXCEPTIONS: &[(&str, &str, &str)] = &[(
+    "oci",
+    "store",
+    "a descriptor is a promise: `Blob::from(&Descriptor)` lives with `Blob`",
+)];
 
 /// What only `cli` may do, with what it is.
 const RESERVED: &[(&str, &str)] = &[
@@ -41,7 +43,10 @@ const RESERVED: &[(&str, &str)] = &[
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    let mut entries: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut entries: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     entries.sort();
     for path in entries {
         if path.is_dir() {
@@ -88,14 +93,25 @@ fn code(text: &str) -> String {
 /// The top-level module that a file belongs to.
 fn module_of(path: &Path) -> String {
     let inside = path.strip_prefix("src").unwrap();
-    let first = inside.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
+    let first = inside
+        .components()
+        .next()
+        .unwrap()
+        .as_os_str()
+        .to_string_lossy()
+        .into_owned();
     first.trim_end_matches(".rs").to_owned()
 }
 
 fn is_test_file(path: &Path) -> bool {
     path.components().any(|part| {
         let name = part.as_os_str().to_string_lossy();
-        name == "tests" || name == "tests.rs" || name.ends_with("_tests.rs") || name == "any.rs" || name == "samples.rs" || name == "contract.rs"
+        name == "tests"
+            || name == "tests.rs"
+            || name.ends_with("_tests.rs")
+            || name == "any.rs"
+            || name == "samples.rs"
+            || name == "contract.rs"
     })
 }
 
@@ -115,35 +131,59 @@ fn files() -> Vec<(PathBuf, String, String)> {
 
 #[test]
 fn imports_only_go_down() {
-    let height: BTreeMap<&str, usize> =
-        LAYERS.iter().enumerate().flat_map(|(height, modules)| modules.iter().map(move |module| (*module, height))).collect();
+    let height: BTreeMap<&str, usize> = LAYERS
+        .iter()
+        .enumerate()
+        .flat_map(|(height, modules)| modules.iter().map(move |module| (*module, height)))
+        .collect();
     let mut wrong = Vec::new();
     for (path, module, text) in files() {
         if module == "lib" || module == "main" {
             continue;
         }
         let Some(own) = height.get(module.as_str()) else {
-            wrong.push(format!("{}: module {module} is in no layer", path.display()));
+            wrong.push(format!(
+                "{}: module {module} is in no layer",
+                path.display()
+            ));
             continue;
         };
         for (number, line) in text.lines().enumerate() {
             for part in line.split("crate::").skip(1) {
                 let names: Vec<&str> = match part.strip_prefix('{') {
-                    Some(list) => list.split(',').map(|name| name.trim().trim_end_matches('}')).collect(),
+                    Some(list) => list
+                        .split(',')
+                        .map(|name| name.trim().trim_end_matches('}'))
+                        .collect(),
                     None => vec![part],
                 };
                 for name in names {
-                    let name: String = name.chars().take_while(|letter| letter.is_ascii_alphanumeric() || *letter == '_').collect();
-                    let Some(other) = height.get(name.as_str()) else { continue };
-                    let excepted = EXCEPTIONS.iter().any(|(from, to, _)| *from == module && *to == name);
+                    let name: String = name
+                        .chars()
+                        .take_while(|letter| letter.is_ascii_alphanumeric() || *letter == '_')
+                        .collect();
+                    let Some(other) = height.get(name.as_str()) else {
+                        continue;
+                    };
+                    let excepted = EXCEPTIONS
+                        .iter()
+                        .any(|(from, to, _)| *from == module && *to == name);
                     if other > own && !excepted {
-                        wrong.push(format!("{}:{}: {module} uses {name}, which is above it", path.display(), number + 1));
+                        wrong.push(format!(
+                            "{}:{}: {module} uses {name}, which is above it",
+                            path.display(),
+                            number + 1
+                        ));
                     }
                 }
             }
         }
     }
-    assert!(wrong.is_empty(), "imports must only go down:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "imports must only go down:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
@@ -156,12 +196,20 @@ fn only_the_command_line_prints_reads_the_environment_or_knows_the_clock() {
         for (number, line) in text.lines().enumerate() {
             for (mark, what) in RESERVED {
                 if line.contains(mark) {
-                    wrong.push(format!("{}:{}: {what} ({mark})", path.display(), number + 1));
+                    wrong.push(format!(
+                        "{}:{}: {what} ({mark})",
+                        path.display(),
+                        number + 1
+                    ));
                 }
             }
         }
     }
-    assert!(wrong.is_empty(), "only cli may do this:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "only cli may do this:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
@@ -169,35 +217,74 @@ fn asynchrony_stays_inside_the_registry() {
     let mut wrong = Vec::new();
     for (path, module, text) in files() {
         for (number, line) in text.lines().enumerate() {
-            let is_async = line.contains("async fn") || line.contains(".await") || line.contains("async move");
+            let is_async =
+                line.contains("async fn") || line.contains(".await") || line.contains("async move");
             let is_public = line.trim_start().starts_with("pub async fn");
             if is_async && (module != "registry" || is_public) {
-                wrong.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
+                wrong.push(format!(
+                    "{}:{}: {}",
+                    path.display(),
+                    number + 1,
+                    line.trim()
+                ));
             }
         }
     }
-    assert!(wrong.is_empty(), "no async fn is visible outside registry:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "no async fn is visible outside registry:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
 fn the_lower_layers_do_not_know_the_word_openshift() {
     let mut wrong = Vec::new();
     for (path, module, text) in files() {
-        if !["digest", "canon", "hint", "oci", "reference", "store", "registry", "archive", "plan"].contains(&module.as_str()) {
+        if ![
+            "digest",
+            "canon",
+            "hint",
+            "oci",
+            "reference",
+            "store",
+            "registry",
+            "archive",
+            "plan",
+        ]
+        .contains(&module.as_str())
+        {
             continue;
         }
         for (number, line) in text.lines().enumerate() {
             if line.to_lowercase().contains("openshift") {
-                wrong.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
+                wrong.push(format!(
+                    "{}:{}: {}",
+                    path.display(),
+                    number + 1,
+                    line.trim()
+                ));
             }
         }
     }
-    assert!(wrong.is_empty(), "store, wire, engine, archive and lock do not know it:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "store, wire, engine, archive and lock do not know it:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
 fn the_reader_of_this_test_sees_what_is_compiled_and_nothing_else() {
     let text = "use crate::a;\n// use crate::b;\n#[cfg(test)]\nmod tests {\n    use crate::c;\n}\nuse crate::d;\n#[cfg(test)]\nmod e;\nuse crate::f;\n";
-    let seen: Vec<String> = code(text).lines().map(str::to_owned).filter(|line| !line.is_empty()).collect();
-    assert_eq!(seen, ["use crate::a;", "use crate::d;", "use crate::f;"], "comments and tests are not code");
+    let seen: Vec<String> = code(text)
+        .lines()
+        .map(str::to_owned)
+        .filter(|line| !line.is_empty())
+        .collect();
+    assert_eq!(
+        seen,
+        ["use crate::a;", "use crate::d;", "use crate::f;"],
+        "comments and tests are not code"
+    );
 }

@@ -49,7 +49,7 @@ pub(super) struct Common {
     #[arg(long, global = true, value_name = "HOST[:PORT]")]
     pub(super) insecure: Vec<String>,
     /// Transfers at once
-    #[arg(long, global = true, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, global = true, value_name = "N", default_value_t = Common::JOBS, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(super) jobs: u16,
     /// Say nothing but errors
     #[arg(short, long, global = true)]
@@ -60,6 +60,11 @@ pub(super) struct Common {
     /// Write what happens as JSON lines
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) events: Option<PathBuf>,
+}
+
+impl Common {
+    /// Transfers at once, unless told otherwise.
+    pub(super) const JOBS: u16 = 16;
 }
 
 /// Which config and lock.
@@ -137,10 +142,20 @@ pub(super) enum Command {
     Build(BuildArguments),
     /// Write the next sequenced archive, or an old one again
     Export(ExportArguments),
-    /// Prove archives without extracting them
+    /// Vouch for archives with a key
+    Seal(SealArguments),
+    /// Make keys for seals and receipts
+    Key(KeyArguments),
+    /// Prove archives without extracting them, or that a registry holds the whole lock
     Verify(VerifyArguments),
     /// Stage, check, adopt and push archives; emit the resources
     Import(ImportArguments),
+    /// Build what is lacking, and put it into a registry
+    Push(PushArguments),
+    /// Put images into a registry straight from upstream, keeping only manifests
+    Mirror(PushArguments),
+    /// Plan a deletion from a registry, or carry out the plan
+    Delete(DeleteArguments),
     /// Write the cluster resources of a lock
     Emit(EmitArguments),
     /// Serve a folder as a registry
@@ -158,6 +173,10 @@ pub(super) enum Command {
     /// Merge locks; git runs this
     MergeDriver(MergeDriverArguments),
     /// Tell the whole story on loopback, with nothing installed
+    ///
+    /// Runs lock, diff, export, verify, import and emit against two small registries that it starts on this machine,
+    /// and prints each command so that it can be repeated. Its store, settings, credentials and registries.conf are
+    /// its own, in the folder that it leaves behind.
     Demo(DemoArguments),
 }
 
@@ -262,6 +281,27 @@ pub(super) struct AuditArguments {
     /// The line of archives [default: the config stem]
     #[arg(long, value_name = "NAME")]
     pub(super) stream: Option<String>,
+    /// Ask this registry for everything that the lock names as well: HOST[:PORT][/PREFIX]
+    #[arg(long, value_name = "HOST/PREFIX")]
+    pub(super) registry: Option<String>,
+    /// How repositories are named there: v2, v2-4.17 [default: v2]
+    #[arg(long, value_name = "NAME", value_parser = ["v2", "v2-4.17"], requires = "registry")]
+    pub(super) layout: Option<String>,
+    /// Most path components that the registry takes [default: no limit]
+    #[arg(long, value_name = "N", requires = "registry")]
+    pub(super) max_nested_paths: Option<usize>,
+    /// Sign the report, if it is sound, with this secret key
+    #[arg(long, value_name = "KEY")]
+    pub(super) attest: Option<PathBuf>,
+    /// The file that the signature is written to [default: audit.dsse.json]
+    #[arg(short, long, value_name = "FILE", requires = "attest")]
+    pub(super) output: Option<PathBuf>,
+    /// Make sure that this file is a signature under the very same report
+    #[arg(long, value_name = "FILE", requires = "by")]
+    pub(super) attested: Option<PathBuf>,
+    /// Public keys of those who may have signed it; may be given again
+    #[arg(long, value_name = "KEYS", requires = "attested")]
+    pub(super) by: Vec<PathBuf>,
     /// The form of the answer
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,
@@ -307,6 +347,18 @@ pub(super) struct ExportArguments {
     /// Carry everything, for a first delivery or a new start
     #[arg(long, conflicts_with_all = ["overlap", "for_sequences", "base_lock"])]
     pub(super) full: bool,
+    /// Apply on top of what sites confirm in this file of receipts; may be given again, and is remembered
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["full", "overlap", "for_sequences", "base_lock", "seq"])]
+    pub(super) receipt: Vec<PathBuf>,
+    /// Public keys, one of which must have signed each receipt
+    #[arg(long, value_name = "FILE", requires = "receipt")]
+    pub(super) receipt_keys: Vec<PathBuf>,
+    /// Vouch for the archive with this secret key; may be given again
+    #[arg(long, value_name = "KEY")]
+    pub(super) seal: Vec<PathBuf>,
+    /// When the seal ceases to count: a date or a time
+    #[arg(long, value_name = "DATE", requires = "seal")]
+    pub(super) expires: Option<String>,
     /// Apply on top of any of the last N+1 archives
     #[arg(long, value_name = "N", conflicts_with_all = ["for_sequences", "base_lock"])]
     pub(super) overlap: Option<usize>,
@@ -332,7 +384,7 @@ pub(super) struct ExportArguments {
 #[derive(Debug, Args)]
 pub(super) struct VerifyArguments {
     /// Folders or parts
-    #[arg(required = true)]
+    #[arg(required_unless_present = "registry")]
     pub(super) paths: Vec<PathBuf>,
     /// Do not hash the blobs one by one
     #[arg(long)]
@@ -340,9 +392,116 @@ pub(super) struct VerifyArguments {
     /// The chain that the archives must be on
     #[arg(long, value_name = "FILE")]
     pub(super) chain: Option<PathBuf>,
+    /// Prove that this registry holds everything that the lock names: HOST[:PORT][/PREFIX]
+    #[arg(long, value_name = "HOST/PREFIX", conflicts_with_all = ["paths", "quick", "chain"])]
+    pub(super) registry: Option<String>,
+    /// The config that the lock is called after [default: imageset.yaml]
+    #[arg(short, long, value_name = "FILE", requires = "registry")]
+    pub(super) config: Option<PathBuf>,
+    /// The lock [default: lockfiles/<config stem>.lock.toml]
+    #[arg(long, value_name = "FILE", requires = "registry")]
+    pub(super) lock: Option<PathBuf>,
+    /// Read every blob once and hash it
+    #[arg(long, requires = "registry")]
+    pub(super) deep: bool,
+    /// How repositories are named: v2, v2-4.17 [default: v2]
+    #[arg(long, value_name = "NAME", value_parser = ["v2", "v2-4.17"], requires = "registry")]
+    pub(super) layout: Option<String>,
+    /// Most path components that the destination takes [default: no limit]
+    #[arg(long, value_name = "N", requires = "registry")]
+    pub(super) max_nested_paths: Option<usize>,
+    #[command(flatten)]
+    pub(super) seals: SealsRequired,
     /// The form of the answer
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,
+}
+
+/// Which seals are required.
+#[derive(Debug, Args)]
+pub(super) struct SealsRequired {
+    /// Public keys that are trusted: the archive must be sealed by one of them; may be given again
+    #[arg(long, value_name = "KEYS")]
+    pub(super) require_seal: Vec<PathBuf>,
+    /// How many of these keys must have signed
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "require_seal")]
+    pub(super) threshold: usize,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SealArguments {
+    /// Folders or parts
+    #[arg(required = true, value_name = "ARCHIVE")]
+    pub(super) paths: Vec<PathBuf>,
+    /// The secret key to sign with; may be given again
+    #[arg(long, required = true, value_name = "KEY")]
+    pub(super) key: Vec<PathBuf>,
+    /// When the seal ceases to count: a date or a time
+    #[arg(long, value_name = "DATE")]
+    pub(super) expires: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct KeyArguments {
+    #[command(subcommand)]
+    pub(super) command: KeyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyCommand {
+    /// Write a secret key NAME.key, which only you can read, and its public key NAME.pub
+    New {
+        /// The name, or a path without suffix
+        name: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PushArguments {
+    /// Where to: docker://HOST[:PORT][/PREFIX]
+    pub(super) destination: String,
+    #[command(flatten)]
+    pub(super) subject: Subject,
+    /// The folder for the cluster resources
+    #[arg(short, long, value_name = "DIR", default_value = "cluster-resources")]
+    pub(super) output: PathBuf,
+    #[command(flatten)]
+    pub(super) shape: Shape,
+    /// Take every image of an index, also those that `platforms` leaves out, for registries that insist on it
+    #[arg(long)]
+    pub(super) all_platforms: bool,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("phase").required(true).args(["plan", "execute"]))]
+pub(super) struct DeleteArguments {
+    /// Where from: docker://HOST[:PORT][/PREFIX]; with --execute, every row of the plan must be there
+    #[arg(required_unless_present = "execute")]
+    pub(super) destination: Option<String>,
+    /// Write what would go into this file; delete nothing
+    #[arg(long, value_name = "FILE")]
+    pub(super) plan: Option<PathBuf>,
+    /// Delete exactly what this file says
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "keep", "lock", "layout", "max_nested_paths"])]
+    pub(super) execute: Option<PathBuf>,
+    /// The DeleteImageSetConfiguration that says what goes
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// A lock whose images stay; may be given again. Without -c everything else goes
+    #[arg(long, value_name = "LOCK")]
+    pub(super) keep: Vec<PathBuf>,
+    /// The lock that releases and packages of the config are looked up in; what it has besides stays
+    #[arg(long, value_name = "FILE", requires = "config")]
+    pub(super) lock: Option<PathBuf>,
+    /// How repositories are named: v2, v2-4.17 [default: v2]
+    #[arg(long, value_name = "NAME", value_parser = ["v2", "v2-4.17"])]
+    pub(super) layout: Option<String>,
+    /// Most path components that the destination takes [default: no limit]
+    #[arg(long, value_name = "N")]
+    pub(super) max_nested_paths: Option<usize>,
 }
 
 #[derive(Debug, Args)]
@@ -364,6 +523,20 @@ pub(super) struct ImportArguments {
     /// Adopt a full archive of another chain
     #[arg(long)]
     pub(super) rebase: bool,
+    /// The name of this site in receipts [default: the destination's host]
+    #[arg(long, value_name = "NAME")]
+    pub(super) site: Option<String>,
+    /// The chain that joins archives which lie far apart; those on it must be the ones it records
+    #[arg(long, value_name = "FILE")]
+    pub(super) chain: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) seals: SealsRequired,
+    /// Write what was adopted to this file, to be brought back to where archives are made
+    #[arg(long, value_name = "FILE")]
+    pub(super) receipt: Option<PathBuf>,
+    /// Sign the receipt with this secret key
+    #[arg(long, value_name = "KEY")]
+    pub(super) key: Option<PathBuf>,
     /// The form of the answer
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,
@@ -466,7 +639,10 @@ pub(super) struct CompletionArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArguments {
-    /// The folder to work in [default: a new one below the temporary directory]
+    /// The folder to work in, new or empty [default: a new one below the temporary directory]
     #[arg(long, value_name = "DIR")]
     pub(super) folder: Option<PathBuf>,
+    /// Keep both registries running until interrupted
+    #[arg(long)]
+    pub(super) serve: bool,
 }

@@ -3,10 +3,12 @@
 mod arguments;
 mod delivery;
 mod demo;
+mod destination;
 mod locking;
 mod review;
 mod site;
 mod tools;
+mod trust;
 mod ui;
 
 use std::path::PathBuf;
@@ -73,6 +75,9 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
         // Git calls these in the middle of a merge, when imgbuild.toml may be in conflict itself.
         Command::Textconv(arguments) => return review::textconv(arguments),
         Command::MergeDriver(arguments) => return review::merge_driver(arguments),
+        // It has settings of its own.
+        Command::Demo(demo) => return demo::run(&arguments.common, demo, stop),
+        Command::Key(arguments) => return trust::key(arguments),
         _ => {}
     }
     let site = Site::new(arguments.common, environment)?;
@@ -85,15 +90,27 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
         Command::Audit(arguments) => review::audit(&site, arguments, stop),
         Command::Build(arguments) => locking::build(&site, arguments, stop),
         Command::Export(arguments) => delivery::export(&site, arguments, stop),
-        Command::Verify(arguments) => delivery::verify(&site, arguments, stop),
+        Command::Seal(arguments) => trust::seal(&site, arguments, stop),
+        Command::Verify(arguments) => match &arguments.registry {
+            Some(registry) => destination::prove(&site, arguments, registry, stop),
+            None => delivery::verify(&site, arguments, stop),
+        },
         Command::Import(arguments) => delivery::import(&site, arguments, stop),
+        Command::Push(arguments) => {
+            destination::deliver(&site, arguments, destination::Way::Store, stop)
+        }
+        Command::Mirror(arguments) => {
+            destination::deliver(&site, arguments, destination::Way::Straight, stop)
+        }
+        Command::Delete(arguments) => destination::delete(&site, arguments, stop),
         Command::Emit(arguments) => delivery::emit(&site, arguments),
         Command::Serve(arguments) => tools::serve(&site, arguments, stop),
         Command::Store(arguments) => tools::store(&site, arguments),
         Command::Rules(arguments) => tools::rules(&site, arguments),
-        Command::Demo(arguments) => demo::run(&site, arguments),
         Command::Version(_)
         | Command::Completion(_)
+        | Command::Demo(_)
+        | Command::Key(_)
         | Command::Textconv(_)
         | Command::MergeDriver(_) => Ok(ui::DONE),
     }

@@ -2,6 +2,7 @@
 //!
 //! Flag beats environment beats settings beats default.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -389,6 +390,6 @@ pub(super) fn store_failure(error: &StoreError) -> Failure {
 /// A file that cannot be used.
 pub(super) fn cannot(action: &str, path: &Path, error: &io::Error) -> Failure {
     let mut failure = Failure::new(ui::ERROR, format!("cannot {action} {}", path.display()));
-    failure.text.push_str(&format!("\n  because {error}"));
+    let _ = write!(failure.text, "\n  because {error}");
     failure
 }

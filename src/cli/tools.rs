@@ -28,6 +28,9 @@ use crate::store::disk::{Access, Store};
 use crate::store::read;
 use crate::store::roots::{Kind as RootKind, Root as StoreRoot};
 
+/// Where below its folder a served registry keeps the names of its content.
+pub(super) const REPOSITORIES: &str = "imgbuild/registry";
+
 /// `imgbuild init`
 pub(super) fn init(site: &Site, arguments: &InitArguments) -> Result<u8, Failure> {
     let folder = &arguments.folder;
@@ -141,7 +144,7 @@ fn fsck(site: &Site, format: Format) -> Result<u8, Failure> {
             digest: blob.digest,
             size: blob.size,
             present: true,
-        })
+        });
     };
     let checked = store.check(usize::from(site.common.jobs), &passed);
     progress.finish();
@@ -260,17 +263,17 @@ fn root(site: &Site, add: Option<&Path>, remove: Option<&str>) -> Result<u8, Fai
     }
     if let Some(name) = remove {
         let store = site.store(Access::Shared)?;
-        return match store
+        let removed = store
             .roots()
             .remove(name)
-            .map_err(|error| store_failure(&error))?
-        {
-            true => Ok(ui::DONE),
-            false => Err(
-                Failure::new(ui::ERROR, format!("no root is called {name:?}"))
-                    .hint("`imgbuild store root` lists them"),
-            ),
-        };
+            .map_err(|error| store_failure(&error))?;
+        if removed {
+            return Ok(ui::DONE);
+        }
+        return Err(
+            Failure::new(ui::ERROR, format!("no root is called {name:?}"))
+                .hint("`imgbuild store root` lists them"),
+        );
     }
     let store = site.store(Access::ReadOnly)?;
     for (name, root) in store
@@ -318,7 +321,7 @@ pub(super) fn serve(
         remark("warning: this registry can be reached from outside without both TLS and users");
     }
     let depot = Store::open(&folder, Access::Shared).map_err(|error| store_failure(&error))?;
-    let repositories = Repositories::open(&folder.join("imgbuild/registry"))
+    let repositories = Repositories::open(&folder.join(REPOSITORIES))
         .map_err(|error| Failure::of(ui::ERROR, &error, None))?;
     let verbose = site.common.verbose > 0;
     let log = Arc::new(move |exchange: &Exchange| {

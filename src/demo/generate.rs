@@ -264,11 +264,9 @@ fn scale(drafts: &mut [Draft], total: u64) {
     for (index, draft) in drafts.iter_mut().enumerate() {
         before += u128::from(draft.size);
         // By the running sum, so that what is rounded away here comes back there.
-        let upto = if sum == 0 {
-            u128::from(total) * (index as u128 + 1) / count
-        } else {
-            u128::from(total) * before / sum
-        };
+        let upto = (u128::from(total) * before)
+            .checked_div(sum)
+            .unwrap_or(u128::from(total) * (index as u128 + 1) / count);
         draft.size = u64::try_from(upto - given).expect("it is part of the total");
         given = upto;
     }

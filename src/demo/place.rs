@@ -60,7 +60,8 @@ impl World {
     }
 
     /// Writes everything that some repository has as an OCI image layout. An image is named `repository:tag` there;
-    /// what has no tag is listed without a name.
+    /// what has no tag is listed without a name. (`skopeo` selects only OCI media types from a layout, so it does not
+    /// find those of Docker there.)
     ///
     /// # Errors
     /// If the folder cannot be written.

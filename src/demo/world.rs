@@ -535,6 +535,12 @@ impl World {
             .collect()
     }
 
+    /// How many bytes the files of all layers have together.
+    #[must_use]
+    pub fn contents(&self) -> u64 {
+        self.layers.values().map(Layer::content).sum()
+    }
+
     /// The bytes of a manifest, a config or an artifact's payload; layers are not among them.
     #[must_use]
     pub fn bytes(&self, digest: &Digest) -> Option<&[u8]> {

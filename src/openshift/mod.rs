@@ -3,8 +3,10 @@
 //! Nothing here opens a file, asks a server or knows the time; callers hand in bytes and get values or errors.
 
 pub mod cluster;
+pub mod fbc;
 pub mod graph;
 pub mod payload;
 pub mod release;
+pub mod select;
 pub mod signature;
 pub mod version;

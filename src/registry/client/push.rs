@@ -400,6 +400,41 @@ impl Push {
         }
     }
 
+    /// Makes sure that this repository may be written to: announces an upload and takes it back.
+    ///
+    /// # Errors
+    /// If the registry cannot be reached, or does not let us.
+    pub fn check(&self) -> Result<(), RegistryError> {
+        let route = Route::Uploads {
+            repository: self.repository().path(),
+        };
+        let mut ask = Ask::api(
+            &self.endpoint,
+            Method::POST,
+            route,
+            Kind::UploadStart,
+            "pull,push",
+            "the right to push".to_owned(),
+        );
+        let wire = &self.client.inner.wire;
+        let reply = self.client.run(wire.send(&ask))?;
+        if reply.status() != 202 {
+            return Err(self.refusal(&ask, reply));
+        }
+        let at = location(&ask, &reply)?;
+        self.client
+            .block_on(drain(reply, wire.settings.idle_timeout));
+        ask.method = Method::DELETE;
+        ask.target = Target::Url(at);
+        ask.kind = Kind::UploadEnd;
+        // A registry that keeps the session ends it by itself, sooner or later.
+        if let Ok(reply) = self.client.run(wire.attempt(&ask)) {
+            self.client
+                .block_on(drain(reply, wire.settings.idle_timeout));
+        }
+        Ok(())
+    }
+
     /// Whether `blob` is there: known, or asked.
     fn known(&self, blob: &Blob) -> Result<bool, RegistryError> {
         let presence = &self.client.inner.presence;
@@ -527,14 +562,15 @@ impl Push {
     fn put_held(&self, blob: &Blob, bytes: &Bytes, at: &Url) -> Result<(), RegistryError> {
         let wire = &self.client.inner.wire;
         let mut at = at.clone();
-        let mut restarted = false;
+        let mut attempt = 1;
         loop {
             let mut ask = self.put_ask(blob, &at);
             ask.body = bytes.clone();
             let reply = self.client.run(wire.send(&ask))?;
-            if reply.status() == 404 && !restarted {
-                // Some registry forgets a session whose first attempt broke.
-                restarted = true;
+            if reply.status() == 404 && attempt < wire.settings.retry.attempts {
+                // Some registry forgets a session whose first attempt broke, and every one a session that has ended
+                // with an answer that was lost.
+                attempt += 1;
                 at = self.start(blob)?.0;
                 continue;
             }

@@ -148,7 +148,8 @@ impl Registry {
         let mut answer = Answer::new(StatusCode::CREATED)
             .header(LOCATION, &format!("/v2/{repository}/manifests/{digest}"))
             .header(CONTENT_DIGEST, &digest);
-        if let Some(subject) = manifest.subject() {
+        // Who does not keep the list does not say that it does.
+        if let Some(subject) = manifest.subject().filter(|_| self.options.referrers) {
             answer = answer.header(SUBJECT, &subject.digest.to_string());
         }
         Ok(answer.empty())

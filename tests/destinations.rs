@@ -1,0 +1,793 @@
+//! Stories about destinations, told with the program itself: push, mirror, verify, delete, and what real clients do
+//! with the configuration that it writes.
+//!
+//! Registries are the embedded server and, where it is installed, the distribution project's; clients are skopeo,
+//! podman and containerd, where they are installed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use imgbuild::digest::Digest;
+use imgbuild::oci::{Descriptor, OCI_INDEX, OCI_MANIFEST};
+use imgbuild::registry::server::{Htpasswd, Options, Repositories, Server, Tls};
+use imgbuild::store::memory::Memory;
+use tempfile::TempDir;
+
+/// A registry in memory.
+struct Registry {
+    memory: Arc<Memory>,
+    server: Server,
+}
+
+impl Registry {
+    fn new(options: Options) -> Self {
+        let memory = Arc::new(Memory::default());
+        let server = Server::start(options, memory.clone(), Repositories::in_memory()).unwrap();
+        Self { memory, server }
+    }
+
+    fn plain() -> Self {
+        Self::new(Options::default())
+    }
+
+    fn host(&self) -> String {
+        self.server.address().to_string()
+    }
+
+    /// An image of the given layers; its manifest.
+    fn image(&self, repository: &str, tag: Option<&str>, layers: &[&[u8]]) -> Descriptor {
+        let of = |bytes: &[u8], media_type: &str| {
+            let blob = self.memory.insert(bytes);
+            format!(
+                r#"{{"mediaType":"{media_type}","digest":"{}","size":{}}}"#,
+                blob.digest, blob.size
+            )
+        };
+        let list: Vec<String> = layers
+            .iter()
+            .map(|layer| of(layer, "application/vnd.oci.image.layer.v1.tar"))
+            .collect();
+        let ids: Vec<String> = layers
+            .iter()
+            .map(|layer| format!("{:?}", Digest::of(layer).to_string()))
+            .collect();
+        let config = format!(
+            r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
+            ids.join(",")
+        );
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{OCI_MANIFEST}","config":{},"layers":[{}]}}"#,
+            of(
+                config.as_bytes(),
+                "application/vnd.oci.image.config.v1+json"
+            ),
+            list.join(",")
+        );
+        self.link(repository, tag, &manifest, OCI_MANIFEST)
+    }
+
+    /// An index of children for `linux/<architecture>`.
+    fn index(
+        &self,
+        repository: &str,
+        tag: Option<&str>,
+        children: &[(&str, &Descriptor)],
+    ) -> Descriptor {
+        let list: Vec<String> = children
+            .iter()
+            .map(|(architecture, child)| {
+                format!(
+                    r#"{{"mediaType":"{OCI_MANIFEST}","digest":"{}","size":{},"platform":{{"os":"linux","architecture":"{architecture}"}}}}"#,
+                    child.digest, child.size
+                )
+            })
+            .collect();
+        let index = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[{}]}}"#,
+            list.join(",")
+        );
+        self.link(repository, tag, &index, OCI_INDEX)
+    }
+
+    fn link(
+        &self,
+        repository: &str,
+        tag: Option<&str>,
+        manifest: &str,
+        media_type: &str,
+    ) -> Descriptor {
+        let blob = self.memory.insert(manifest.as_bytes());
+        let descriptor = Descriptor {
+            media_type: media_type.to_owned(),
+            digest: blob.digest,
+            size: blob.size,
+            platform: None,
+            artifact_type: None,
+            urls: Vec::new(),
+            annotations: BTreeMap::new(),
+        };
+        let tag = tag.map(|tag| tag.parse().unwrap());
+        self.server
+            .repositories()
+            .link_image(&*self.memory, repository, &descriptor, tag.as_ref())
+            .unwrap();
+        descriptor
+    }
+
+    /// `repository:tag` of everything that is visible.
+    fn tags(&self) -> Vec<String> {
+        let repositories = self.server.repositories();
+        let mut all = Vec::new();
+        for name in repositories.names(None) {
+            for tag in repositories.tags(&name, None).into_iter().flatten() {
+                all.push(format!("{name}:{tag}"));
+            }
+        }
+        all
+    }
+}
+
+/// A working directory with a config.
+struct Site {
+    folder: TempDir,
+    insecure: Vec<String>,
+}
+
+impl Site {
+    fn new(registries: &[&Registry], images: &[String]) -> Self {
+        let site = Self {
+            folder: tempfile::tempdir().unwrap(),
+            insecure: registries.iter().map(|registry| registry.host()).collect(),
+        };
+        site.config(images);
+        site
+    }
+
+    fn config(&self, images: &[String]) {
+        let mut text = "apiVersion: mirror.openshift.io/v2alpha1\nkind: ImageSetConfiguration\nmirror:\n  additionalImages:\n".to_owned();
+        for image in images {
+            text.push_str(&format!("    - name: {image}\n"));
+        }
+        fs::write(self.path("imageset.yaml"), text).unwrap();
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_imgbuild"));
+        command
+            .current_dir(self.folder.path())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.folder.path())
+            .args(arguments)
+            .args(["--store", "store"]);
+        for host in &self.insecure {
+            command.args(["--insecure", host]);
+        }
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        let output = self.command(arguments).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (
+            output.status.code().unwrap_or(-1),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
+    }
+
+    /// Runs a command that must succeed; what it printed.
+    fn ok(&self, arguments: &[&str]) -> String {
+        let (code, out, error) = self.run(arguments);
+        assert_eq!(code, 0, "{arguments:?} must succeed:\n{out}\n{error}");
+        out
+    }
+
+    /// Runs a command that must fail in the given way; what it complained about.
+    fn fails(&self, code: i32, arguments: &[&str]) -> String {
+        let (found, out, error) = self.run(arguments);
+        assert_eq!(
+            found, code,
+            "{arguments:?} must exit {code}:\n{out}\n{error}"
+        );
+        error
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+}
+
+fn noise(seed: u64, size: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..size)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            u8::try_from(state & 0xff).unwrap()
+        })
+        .collect()
+}
+
+/// Three images, one of them for two architectures, with a layer that all share.
+fn upstream() -> (Registry, Vec<String>) {
+    let registry = Registry::plain();
+    let base = noise(1, 300_000);
+    registry.image("team/one", Some("v1"), &[&base, b"one"]);
+    registry.image("team/two", Some("v1"), &[&base, b"two"]);
+    let amd = registry.image("multi/list", None, &[&base, b"amd64"]);
+    let arm = registry.image("multi/list", None, &[&base, b"arm64"]);
+    registry.index(
+        "multi/list",
+        Some("v1"),
+        &[("amd64", &amd), ("arm64", &arm)],
+    );
+    let names = ["team/one", "team/two", "multi/list"]
+        .map(|path| format!("{}/{path}:v1", registry.host()))
+        .to_vec();
+    (registry, names)
+}
+
+#[test]
+fn push_and_mirror_bring_the_same_and_verify_proves_it() {
+    let (source, names) = upstream();
+    let (pushed, mirrored) = (Registry::plain(), Registry::plain());
+    let site = Site::new(&[&source, &pushed, &mirrored], &names);
+    site.ok(&["lock"]);
+    let to = |registry: &Registry| format!("docker://{}/ocp", registry.host());
+    // Mirror first, so that the store can have no layer that it could use.
+    let out = site.ok(&["mirror", &to(&mirrored), "-o", "mirror"]);
+    assert!(out.contains("3 images complete, 3 tags set"), "{out}");
+    let layers = fs::read_dir(site.path("store/blobs/sha256"))
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().metadata().unwrap().len() >= 300_000)
+        .count();
+    assert_eq!(layers, 0, "a mirror keeps no layer on its way");
+    let out = site.ok(&["push", &to(&pushed), "-o", "push"]);
+    assert!(
+        out.contains("2 mounted") || out.contains("mounted"),
+        "{out}"
+    );
+    let expected = ["ocp/multi/list:v1", "ocp/team/one:v1", "ocp/team/two:v1"];
+    assert_eq!(mirrored.tags(), expected, "the mirror");
+    assert_eq!(pushed.tags(), expected, "the push");
+    assert!(
+        site.read("push/itms-oc-mirror.yaml")
+            .contains(&format!("{}/ocp/team", pushed.host())),
+        "the resources are written"
+    );
+    for registry in [&pushed, &mirrored] {
+        let at = format!("{}/ocp", registry.host());
+        let out = site.ok(&["verify", "--registry", &at, "--deep"]);
+        assert!(out.contains("3 of 3 images whole"), "{out}");
+    }
+    let again = site.ok(&["push", &to(&pushed), "-o", "push"]);
+    assert!(
+        again.contains("0 tags set; 0 blobs sent (0 B), 0 mounted"),
+        "a second push changes nothing: {again}"
+    );
+    // From here on the store is not needed.
+    fs::remove_dir_all(site.path("store")).unwrap();
+    let at = format!("{}/ocp", pushed.host());
+    site.ok(&["verify", "--registry", &at]);
+    let repositories = pushed.server.repositories();
+    repositories
+        .unlink_blob("ocp/team/one", &Digest::of(b"one"))
+        .unwrap();
+    repositories.unlink_tag("ocp/team/two", "v1").unwrap();
+    let error = site.fails(4, &["verify", "--registry", &at]);
+    assert!(
+        error.contains(&Digest::of(b"one").to_string())
+            && error.contains("ocp/team/two:v1 is not there"),
+        "everything that is missing is listed: {error}"
+    );
+    let (code, out, _) = site.run(&["verify", "--registry", &at, "--format", "json"]);
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(code, 4, "also for machines");
+    assert_eq!(report["whole"], 1, "{report}");
+    let kinds: Vec<&str> = report["problems"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|problem| problem["problem"].as_str())
+        .collect();
+    assert_eq!(kinds, ["no-tag", "no-blob"], "{report}");
+    let mended = site.ok(&["push", &to(&pushed), "-o", "push"]);
+    assert!(mended.contains("1 tag set"), "{mended}");
+}
+
+#[test]
+fn nothing_goes_while_config_and_lock_disagree() {
+    let (source, names) = upstream();
+    let target = Registry::plain();
+    let site = Site::new(&[&source, &target], &names[..1]);
+    site.ok(&["lock"]);
+    site.config(&names);
+    let to = format!("docker://{}/ocp", target.host());
+    for command in ["push", "mirror"] {
+        let error = site.fails(3, &[command, &to]);
+        assert!(error.contains("does not answer"), "{error}");
+    }
+    assert!(target.tags().is_empty(), "nothing was sent");
+}
+
+#[test]
+fn an_image_that_fails_leaves_its_old_tag_and_the_others_go_on() {
+    for command in ["push", "mirror"] {
+        let (source, names) = upstream();
+        let target = Registry::plain();
+        let site = Site::new(&[&source, &target], &names);
+        site.ok(&["lock"]);
+        let to = format!("docker://{}/ocp", target.host());
+        site.ok(&[command, &to]);
+        let old = site.ok(&["verify", "--registry", &to, "--format", "json"]);
+        // All three change, and a layer of one of them is lost.
+        let base = noise(2, 1000);
+        source.image("team/one", Some("v1"), &[&base, b"one, new"]);
+        source.image("team/two", Some("v1"), &[&base, b"two, new"]);
+        site.ok(&["lock", "--update"]);
+        source
+            .server
+            .repositories()
+            .unlink_blob("team/two", &Digest::of(b"two, new"))
+            .unwrap();
+        fs::remove_dir_all(site.path("cluster-resources")).unwrap();
+        let error = site.fails(5, &[command, &to]);
+        assert!(
+            error.contains("1 image did not become complete") && error.contains("ocp/team/two:v1"),
+            "{error}"
+        );
+        assert!(
+            !site.path("cluster-resources").exists(),
+            "resources are for what is complete"
+        );
+        let proof = site.fails(4, &["verify", "--registry", &to]);
+        assert!(
+            proof.contains("ocp/team/two:v1 is sha256:") && !proof.contains("team/one"),
+            "one is new, the other keeps what it had, after {old}: {proof}"
+        );
+        source.image("team/two", Some("v1"), &[&base, b"two, new"]);
+        site.ok(&[command, &to]);
+        site.ok(&["verify", "--registry", &to, "--deep"]);
+    }
+}
+
+#[test]
+fn a_registry_that_refuses_sparse_indexes_gets_all_platforms_or_nothing() {
+    let (source, names) = upstream();
+    let target = Registry::new(Options {
+        sparse_indexes: false,
+        ..Options::default()
+    });
+    let site = Site::new(&[&source, &target], &names[..2]);
+    let mut config = site.read("imageset.yaml");
+    config.push_str(&format!(
+        "    - name: {}\n      platforms:\n        - os: linux\n          architecture: amd64\n",
+        names[2]
+    ));
+    fs::write(site.path("imageset.yaml"), config).unwrap();
+    site.ok(&["lock"]);
+    let to = format!("docker://{}", target.host());
+    let error = site.fails(5, &["mirror", &to]);
+    assert!(
+        error.contains("--all-platforms"),
+        "the way out is named: {error}"
+    );
+    assert!(target.tags().is_empty(), "it was found out before the rest");
+    site.ok(&["mirror", &to, "--all-platforms"]);
+    assert_eq!(target.tags().len(), 3, "{:?}", target.tags());
+    site.ok(&["verify", "--registry", &to]);
+}
+
+#[test]
+fn what_refers_to_another_manifest_is_listed_where_the_registry_keeps_no_lists() {
+    let source = Registry::plain();
+    let subject = source.image("team/app", Some("v1"), &[b"app"]);
+    let config = source.memory.insert(b"{}");
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{OCI_MANIFEST}","artifactType":"application/x.sbom","config":{{"mediaType":"application/vnd.oci.empty.v1+json","digest":"{}","size":2}},"layers":[],"subject":{{"mediaType":"{OCI_MANIFEST}","digest":"{}","size":{}}}}}"#,
+        config.digest, subject.digest, subject.size
+    );
+    source.link("team/app", Some("sbom"), &manifest, OCI_MANIFEST);
+    let target = Registry::new(Options {
+        referrers: false,
+        ..Options::default()
+    });
+    let names = ["v1", "sbom"].map(|tag| format!("{}/team/app:{tag}", source.host()));
+    let site = Site::new(&[&source, &target], &names);
+    site.ok(&["lock"]);
+    site.ok(&["push", &format!("docker://{}", target.host())]);
+    let list = format!("team/app:sha256-{}", subject.digest.hex());
+    assert!(
+        target.tags().contains(&list),
+        "the list stands under the tag that stands in for the API: {:?}",
+        target.tags()
+    );
+}
+
+/// `user:password`, as a file of credentials for a host.
+fn authfile(site: &Site, host: &str, login: &str) -> String {
+    use base64::Engine;
+    let auth = base64::engine::general_purpose::STANDARD.encode(login);
+    let path = site.path(&format!("auth-{}.json", login.len()));
+    let text = serde_json::json!({ "auths": { host: { "auth": auth } } });
+    fs::write(&path, text.to_string()).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn a_wrong_password_is_found_out_before_the_first_byte() {
+    let (source, names) = upstream();
+    let users: Htpasswd = format!("pusher:{}", bcrypt::hash("right", 4).unwrap())
+        .parse()
+        .unwrap();
+    let target = Registry::new(Options {
+        users: Some(users),
+        ..Options::default()
+    });
+    let site = Site::new(&[&source, &target], &names);
+    site.ok(&["lock"]);
+    let to = format!("docker://{}/ocp", target.host());
+    let wrong = authfile(&site, &target.host(), "pusher:very wrong");
+    for credentials in [&[][..], &["--authfile", wrong.as_str()][..]] {
+        let mut arguments = vec!["push", &to];
+        arguments.extend(credentials);
+        let error = site.fails(1, &arguments);
+        assert!(
+            error.contains("nothing was sent") && error.contains("denies access"),
+            "{error}"
+        );
+        assert!(!error.contains("very wrong"), "no password in a message");
+    }
+    let blobs = fs::read_dir(site.path("store/blobs/sha256"))
+        .unwrap()
+        .count();
+    assert!(blobs < 10, "not even the store was filled: {blobs} blobs");
+    let right = authfile(&site, &target.host(), "pusher:right");
+    site.ok(&["push", &to, "--authfile", &right]);
+}
+
+/// A certificate for 127.0.0.1, and its key; expired if asked for.
+fn certificate(expired: bool) -> (Tls, String) {
+    let mut parameters =
+        rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])
+            .unwrap();
+    if expired {
+        parameters.not_before = rcgen::date_time_ymd(2001, 1, 1);
+        parameters.not_after = rcgen::date_time_ymd(2002, 1, 1);
+    }
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = parameters.self_signed(&key).unwrap();
+    let tls = Tls {
+        certificate: certificate.pem().into_bytes(),
+        key: key.serialize_pem().into_bytes(),
+    };
+    (tls, certificate.pem())
+}
+
+#[test]
+fn an_unknown_authority_and_an_expired_certificate_are_told_apart() {
+    let (source, names) = upstream();
+    let (good, authority) = certificate(false);
+    let (old, old_authority) = certificate(true);
+    let serve = |tls| {
+        Registry::new(Options {
+            tls: Some(tls),
+            ..Options::default()
+        })
+    };
+    let (good, old) = (serve(good), serve(old));
+    let site = Site::new(&[&source], &names);
+    fs::write(site.path("good.pem"), authority).unwrap();
+    fs::write(site.path("old.pem"), old_authority).unwrap();
+    site.ok(&["lock"]);
+    let to = format!("docker://{}", good.host());
+    let error = site.fails(1, &["push", &to]);
+    assert!(error.contains("unknown authority"), "{error}");
+    let expired = format!("docker://{}", old.host());
+    let error = site.fails(1, &["push", &expired, "--certs", "old.pem"]);
+    assert!(error.contains("expired"), "{error}");
+    site.ok(&["push", &to, "--certs", "good.pem"]);
+    site.ok(&["verify", "--registry", &to, "--certs", "good.pem"]);
+}
+
+#[test]
+fn a_deletion_is_planned_reviewed_and_carried_out_to_the_letter() {
+    let (source, names) = upstream();
+    source.image("team/one", Some("old"), &[b"old"]);
+    let mut names = names;
+    names.push(format!("{}/team/one:old", source.host()));
+    let target = Registry::plain();
+    let site = Site::new(&[&source, &target], &names);
+    site.ok(&["lock"]);
+    let to = format!("docker://{}/ocp", target.host());
+    site.ok(&["push", &to]);
+    fs::copy(
+        site.path("lockfiles/imageset.lock.toml"),
+        site.path("all.lock.toml"),
+    )
+    .unwrap();
+    // A later lock needs less.
+    site.config(&names[..2]);
+    site.ok(&["lock"]);
+    let before = target.tags();
+    site.ok(&[
+        "delete",
+        "--plan",
+        "prune.yaml",
+        "--keep",
+        "lockfiles/imageset.lock.toml",
+        &to,
+    ]);
+    assert_eq!(target.tags(), before, "a plan deletes nothing");
+    let plan = site.read("prune.yaml");
+    assert!(
+        plan.contains("kind: DeleteImageList")
+            && plan.contains("/ocp/multi/list:v1\n")
+            && plan.contains("/ocp/team/one:old\n")
+            && plan.contains("#   "),
+        "what goes and what stays is in it:\n{plan}"
+    );
+    // The same through a config that names one image that a kept lock needs, and one that it does not.
+    fs::write(
+        site.path("delete.yaml"),
+        format!(
+            "apiVersion: mirror.openshift.io/v2alpha1\nkind: DeleteImageSetConfiguration\ndelete:\n  additionalImages:\n    - name: {}\n    - name: {}\n",
+            names[0], names[3]
+        ),
+    )
+    .unwrap();
+    site.ok(&[
+        "delete",
+        "--plan",
+        "some.yaml",
+        "-c",
+        "delete.yaml",
+        "--keep",
+        "lockfiles/imageset.lock.toml",
+        &to,
+    ]);
+    let some = site.read("some.yaml");
+    assert_eq!(some.matches("imageReference").count(), 1, "{some}");
+    assert!(
+        some.contains("ocp/team/one:v1: ") && some.contains("imageset.lock.toml"),
+        "what stays is said with its reason:\n{some}"
+    );
+    // Something moves in between.
+    let moved = target.image("ocp/team/one", Some("old"), &[b"somebody else's"]);
+    let error = site.fails(3, &["delete", "--execute", "prune.yaml"]);
+    assert!(
+        error.contains(&moved.digest.to_string()) && error.contains("nothing was deleted"),
+        "{error}"
+    );
+    assert_eq!(target.tags(), before, "nothing went");
+    site.ok(&[
+        "delete",
+        "--plan",
+        "prune.yaml",
+        "--keep",
+        "lockfiles/imageset.lock.toml",
+        &to,
+    ]);
+    let out = site.ok(&["delete", "--execute", "prune.yaml", &to]);
+    assert!(out.contains("2 manifests deleted with 2 tags"), "{out}");
+    assert_eq!(target.tags(), ["ocp/team/one:v1", "ocp/team/two:v1"]);
+    site.ok(&["verify", "--registry", &to, "--deep"]);
+    let again = site.ok(&["delete", "--execute", "prune.yaml"]);
+    assert!(
+        again.contains("0 manifests deleted"),
+        "it can be repeated: {again}"
+    );
+}
+
+#[test]
+fn a_push_that_is_killed_leaves_only_whole_images_and_old_tags() {
+    let source = Registry::plain();
+    let target = Registry::new(Options {
+        delay: Duration::from_millis(3),
+        ..Options::default()
+    });
+    let paths: Vec<String> = (0..6).map(|number| format!("team/app{number}")).collect();
+    let fill = |generation: u64| -> BTreeMap<String, Digest> {
+        paths
+            .iter()
+            .enumerate()
+            .map(|(number, path)| {
+                let layer = noise(generation * 100 + number as u64, 200_000);
+                let image = source.image(path, Some("v1"), &[&layer, b"shared"]);
+                (path.clone(), image.digest)
+            })
+            .collect()
+    };
+    let names: Vec<String> = paths
+        .iter()
+        .map(|path| format!("{}/{path}:v1", source.host()))
+        .collect();
+    let site = Site::new(&[&source, &target], &names);
+    let to = format!("docker://{}", target.host());
+    let old = fill(1);
+    site.ok(&["lock"]);
+    site.ok(&["push", &to]);
+    let new = fill(2);
+    site.ok(&["lock", "--update"]);
+    for attempt in 0..12 {
+        let mut child = site
+            .command(&["push", &to, "-q"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(25 + attempt * 37 % 330));
+        let _ = child.kill();
+        child.wait().unwrap();
+        for path in &paths {
+            let found = tag_of(&target, path, "v1");
+            assert!(
+                found == old[path] || found == new[path],
+                "{path}:v1 is one of both generations"
+            );
+            assert!(is_whole(&target, path, found), "{path}:v1 is whole");
+        }
+    }
+    site.ok(&["push", &to]);
+    site.ok(&["verify", "--registry", &to, "--deep"]);
+    for path in &paths {
+        assert_eq!(
+            tag_of(&target, path, "v1"),
+            new[path],
+            "{path} is new in the end"
+        );
+    }
+}
+
+/// What a tag of a registry stands for.
+fn tag_of(registry: &Registry, path: &str, tag: &str) -> Digest {
+    get(registry, &format!("/v2/{path}/manifests/{tag}"))
+        .map(|bytes| Digest::of(&bytes))
+        .expect("the tag is there")
+}
+
+/// Whether everything that an image names is there.
+fn is_whole(registry: &Registry, path: &str, digest: Digest) -> bool {
+    let Some(bytes) = get(registry, &format!("/v2/{path}/manifests/{digest}")) else {
+        return false;
+    };
+    let manifest: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    let layers = manifest["layers"].as_array().unwrap();
+    layers.iter().chain([&manifest["config"]]).all(|blob| {
+        let digest = blob["digest"].as_str().unwrap();
+        get(registry, &format!("/v2/{path}/blobs/{digest}"))
+            .is_some_and(|bytes| Digest::of(&bytes).to_string() == digest)
+    })
+}
+
+/// A plain GET.
+fn get(registry: &Registry, path: &str) -> Option<Vec<u8>> {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(registry.server.address()).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
+    answer
+        .starts_with(b"HTTP/1.1 200")
+        .then(|| answer[end + 4..].to_vec())
+}
+
+/// Whether `program` can be run; says so if not.
+fn is_installed(program: &str) -> bool {
+    let found = Command::new(program)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok();
+    if !found {
+        println!("skipped: {program} is not installed");
+    }
+    found
+}
+
+/// The distribution project's registry.
+struct Distribution {
+    child: Child,
+    address: SocketAddr,
+    _folder: TempDir,
+}
+
+impl Distribution {
+    fn start() -> Option<Self> {
+        if !is_installed("docker-registry") {
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        // A port that was free a moment ago.
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .and_then(|listener| listener.local_addr())
+            .unwrap();
+        let config = folder.path().join("config.yml");
+        let text = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\nhttp: {{addr: \"{address}\"}}\n",
+            folder.path().join("data").display()
+        );
+        fs::write(&config, text).unwrap();
+        let child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let registry = Self {
+            child,
+            address,
+            _folder: folder,
+        };
+        for _ in 0..500 {
+            if std::net::TcpStream::connect(address).is_ok() {
+                return Some(registry);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("docker-registry does not answer");
+    }
+}
+
+impl Drop for Distribution {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_distribution_project_s_registry_is_filled_proven_and_emptied() {
+    let Some(target) = Distribution::start() else {
+        return;
+    };
+    let (source, names) = upstream();
+    let mut site = Site::new(&[&source], &names[..2]);
+    site.insecure.push(target.address.to_string());
+    let mut config = site.read("imageset.yaml");
+    config.push_str(&format!(
+        "    - name: {}\n      platforms:\n        - os: linux\n          architecture: amd64\n",
+        names[2]
+    ));
+    fs::write(site.path("imageset.yaml"), config).unwrap();
+    site.ok(&["lock"]);
+    let to = format!("docker://{}/ocp", target.address);
+    let error = site.fails(5, &["push", &to]);
+    assert!(
+        error.contains("--all-platforms"),
+        "it takes no sparse index: {error}"
+    );
+    let out = site.ok(&["push", &to, "--all-platforms"]);
+    assert!(out.contains("3 images complete"), "{out}");
+    site.ok(&["verify", "--registry", &to, "--deep"]);
+    site.config(&names[..1]);
+    site.ok(&["lock"]);
+    site.ok(&[
+        "delete",
+        "--plan",
+        "plan.yaml",
+        "--keep",
+        "lockfiles/imageset.lock.toml",
+        &to,
+    ]);
+    let out = site.ok(&["delete", "--execute", "plan.yaml"]);
+    assert!(out.contains("2 manifests deleted"), "{out}");
+    site.ok(&["verify", "--registry", &to, "--deep"]);
+}
