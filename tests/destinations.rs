@@ -791,3 +791,578 @@ fn the_distribution_project_s_registry_is_filled_proven_and_emptied() {
     assert!(out.contains("2 manifests deleted"), "{out}");
     site.ok(&["verify", "--registry", &to, "--deep"]);
 }
+
+/// Two images at a source that has lost them since, and at a mirror that has them; the source's names.
+struct Redirected {
+    mirror: Registry,
+    site: Site,
+    host: String,
+    digest: Digest,
+    _source: Registry,
+}
+
+fn redirected(options: Options) -> Redirected {
+    let source = Registry::plain();
+    let layer = noise(7, 10_000);
+    let tagged = source.image("team/one", Some("v1"), &[&layer]);
+    let pinned = source.image("team/two", None, &[&layer, b"two"]);
+    let names = [
+        format!("{}/team/one:v1", source.host()),
+        format!("{}/team/two@{}", source.host(), pinned.digest),
+    ];
+    let mirror = Registry::new(options);
+    let site = Site::new(&[&source, &mirror], &names);
+    site.ok(&["lock"]);
+    site.ok(&["push", &format!("docker://{}/far/away", mirror.host())]);
+    let repositories = source.server.repositories();
+    repositories
+        .unlink_manifest("team/one", &tagged.digest)
+        .unwrap();
+    repositories
+        .unlink_manifest("team/two", &pinned.digest)
+        .unwrap();
+    Redirected {
+        host: source.host(),
+        digest: pinned.digest,
+        mirror,
+        site,
+        _source: source,
+    }
+}
+
+impl Redirected {
+    fn emit(&self, arguments: &[&str]) {
+        let at = format!("{}/far/away", self.mirror.host());
+        let mut all = vec!["emit", "--registry", &at, "-o", "node"];
+        all.extend(arguments);
+        self.site.ok(&all);
+    }
+
+    /// What a client is asked for: one image by tag, one by digest.
+    fn names(&self) -> [String; 2] {
+        [
+            format!("{}/team/one:v1", self.host),
+            format!("{}/team/two@{}", self.host, self.digest),
+        ]
+    }
+}
+
+/// Runs a client; its output, and whether it was content.
+fn client(command: &mut Command) -> (bool, String) {
+    let output = command.output().unwrap();
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    (output.status.success(), text)
+}
+
+#[test]
+fn skopeo_and_podman_pull_through_the_drop_in() {
+    if !is_installed("skopeo") {
+        return;
+    }
+    let world = redirected(Options::default());
+    world.emit(&["--kind", "registries-conf"]);
+    let conf = world.site.read("node/registries.conf.d/999-mirror.conf");
+    assert!(
+        conf.contains("digest-only") && conf.contains("tag-only"),
+        "both kinds of pull are redirected:\n{conf}"
+    );
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join(".config/containers");
+    fs::create_dir_all(folder.join("registries.conf.d")).unwrap();
+    fs::write(folder.join("registries.conf"), "").unwrap();
+    fs::write(
+        folder.join("policy.json"),
+        r#"{"default":[{"type":"insecureAcceptAnything"}]}"#,
+    )
+    .unwrap();
+    fs::write(folder.join("registries.conf.d/999-mirror.conf"), &conf).unwrap();
+    let run = |program: &str, arguments: &[&str]| {
+        client(
+            Command::new(program)
+                .env("HOME", home.path())
+                .env_remove("XDG_CONFIG_HOME")
+                .env_remove("CONTAINERS_REGISTRIES_CONF")
+                .args(arguments),
+        )
+    };
+    for name in world.names() {
+        let (fine, text) = run("skopeo", &["inspect", "--raw", &format!("docker://{name}")]);
+        assert!(fine, "skopeo must find {name} at the mirror: {text}");
+    }
+    let absent = format!("docker://{}/other/one:v1", world.host);
+    assert!(
+        !run("skopeo", &["inspect", "--raw", &absent]).0,
+        "what is not mirrored is not found"
+    );
+    if !is_installed("podman") {
+        return;
+    }
+    let root = home.path().join("root").display().to_string();
+    let runroot = home.path().join("runroot").display().to_string();
+    let podman = |arguments: &[&str]| {
+        let mut all = vec![
+            "--root",
+            &root,
+            "--runroot",
+            &runroot,
+            "--storage-driver",
+            "vfs",
+        ];
+        all.extend(arguments);
+        run("podman", &all)
+    };
+    let (fine, text) = podman(&["info"]);
+    if !fine {
+        println!("skipped: podman does not run here: {text}");
+        return;
+    }
+    // The layers of these images are noise, which podman fetches and then refuses to unpack.
+    for name in world.names() {
+        let before = world.mirror.server.counts();
+        let (_, text) = podman(&["pull", "-q", &name]);
+        let blobs = |counts: &imgbuild::registry::server::Counts| -> u64 {
+            counts
+                .iter()
+                .filter(|((method, kind, status), _)| {
+                    method == "GET"
+                        && *kind == imgbuild::registry::server::Kind::Blob
+                        && *status == 200
+                })
+                .map(|(_, count)| count)
+                .sum()
+        };
+        assert!(
+            blobs(&world.mirror.server.counts()) > blobs(&before),
+            "podman must fetch {name} from the mirror: {text}"
+        );
+    }
+}
+
+/// containerd with everything in one folder.
+struct Containerd {
+    child: Child,
+    folder: TempDir,
+}
+
+impl Containerd {
+    fn start() -> Option<Self> {
+        if !is_installed("containerd") || !is_installed("ctr") {
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let config = format!(
+            "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\n  address = {:?}\n",
+            path("root"),
+            path("state"),
+            path("socket")
+        );
+        fs::write(folder.path().join("config.toml"), config).unwrap();
+        let log = fs::File::create(folder.path().join("log")).unwrap();
+        let mut child = Command::new("containerd")
+            .args(["--config", &path("config.toml")])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        for _ in 0..500 {
+            let (fine, _) = client(Command::new("ctr").args(["-a", &path("socket"), "version"]));
+            if fine {
+                return Some(Self { child, folder });
+            }
+            if child.try_wait().unwrap().is_some() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        let log = fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+        println!("skipped: containerd does not run here: {log}");
+        None
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn containerd_pulls_through_the_hosts_files() {
+    let Some(containerd) = Containerd::start() else {
+        return;
+    };
+    let (tls, authority) = certificate(false);
+    let users: Htpasswd = format!("puller:{}", bcrypt::hash("secret", 4).unwrap())
+        .parse()
+        .unwrap();
+    let layer = noise(7, 10_000);
+    let source = Registry::plain();
+    let image = source.image("team/one", Some("v1"), &[&layer]);
+    let mirror = Registry::new(Options {
+        tls: Some(tls),
+        users: Some(users),
+        ..Options::default()
+    });
+    let site = Site::new(&[&source], &[format!("{}/team/one:v1", source.host())]);
+    fs::write(site.path("ca.pem"), authority).unwrap();
+    let auth = authfile(&site, &mirror.host(), "puller:secret");
+    site.ok(&["lock"]);
+    let at = format!("docker://{}/far/away", mirror.host());
+    site.ok(&["push", &at, "--certs", "ca.pem", "--authfile", &auth]);
+    source
+        .server
+        .repositories()
+        .unlink_manifest("team/one", &image.digest)
+        .unwrap();
+    site.ok(&[
+        "emit",
+        "--registry",
+        &at,
+        "--kind",
+        "hosts-toml",
+        "-o",
+        "node",
+        "--pull-secret",
+        &auth,
+    ]);
+    let folder = format!("node/hosts/{}_", source.host().replace(':', "_"));
+    let file = site.path(&folder).join("hosts.toml");
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "it has a password in it");
+    }
+    let socket = containerd.folder.path().join("socket");
+    let fetch = |name: &str| {
+        client(
+            Command::new("ctr")
+                .env("SSL_CERT_FILE", site.path("ca.pem"))
+                .args(["-a", &socket.display().to_string(), "content", "fetch"])
+                .args([
+                    "--hosts-dir",
+                    &site.path("node/hosts").display().to_string(),
+                ])
+                .args(["--all-platforms", name]),
+        )
+    };
+    let (fine, text) = fetch(&format!("{}/team/one:v1", source.host()));
+    assert!(fine, "containerd must find it at the mirror: {text}");
+    assert!(
+        !fetch(&format!("{}/team/other:v1", source.host())).0,
+        "what is not mirrored is not found"
+    );
+}
+
+#[test]
+fn every_kind_of_configuration_is_written_and_no_flag_is_ignored() {
+    let world = redirected(Options::default());
+    let (_, authority) = certificate(false);
+    let site = &world.site;
+    fs::write(site.path("ca.pem"), &authority).unwrap();
+    world.emit(&[
+        "--kind",
+        "icsp,samples,install-config,trust,blueprint",
+        "--ca",
+        "ca.pem",
+    ]);
+    for (file, wanted) in [
+        (
+            "imageContentSourcePolicy.yaml",
+            "kind: ImageContentSourcePolicy",
+        ),
+        ("samples-config.yaml", "samplesRegistry: "),
+        ("install-config-mirror.yaml", "imageDigestSources:"),
+        ("additional-trusted-ca.yaml", "additionalTrustedCA:"),
+        ("blueprint-containers.toml", "[[containers]]"),
+    ] {
+        let text = site.read(&format!("node/{file}"));
+        assert!(text.contains(wanted), "{file} has {wanted:?}:\n{text}");
+    }
+    assert!(
+        site.read("node/additional-trusted-ca.yaml")
+            .contains(&world.mirror.host().replace(':', "..")),
+        "the registry is a key"
+    );
+    // Sets in one folder do not disturb each other.
+    world.emit(&["--kind", "blueprint", "--filter", "team/two"]);
+    assert_eq!(
+        site.read("node/blueprint-containers.toml")
+            .matches("source")
+            .count(),
+        1,
+        "the filter"
+    );
+    assert!(
+        site.path("node/samples-config.yaml").exists(),
+        "others stay"
+    );
+    let old = authfile(site, "quay.io", "old:password");
+    let new = authfile(site, &world.mirror.host(), "pull:only!");
+    let (code, out, error) = site.run(&[
+        "emit",
+        "--kind",
+        "pull-secret",
+        "--pull-secret",
+        &old,
+        "--pull-secret",
+        &new,
+        "--secret-file",
+        "merged.json",
+    ]);
+    assert_eq!(code, 0, "{error}");
+    let merged = site.read("merged.json");
+    assert!(
+        merged.contains("quay.io") && merged.contains(&world.mirror.host()),
+        "both are in it"
+    );
+    let auth: serde_json::Value = serde_json::from_str(&merged).unwrap();
+    let auth = auth["auths"]["quay.io"]["auth"].as_str().unwrap();
+    assert!(
+        !out.contains(auth) && !error.contains(auth),
+        "nothing secret is printed"
+    );
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = fs::metadata(site.path("merged.json"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600, "only its owner reads it");
+    }
+    for flags in [
+        &["--never-contact-source"][..],
+        &["--ca", "ca.pem"],
+        &["--filter", "x"],
+        &["--kind", "trust"],
+        &["--kind", "pull-secret", "--pull-secret", "merged.json"],
+    ] {
+        let mut arguments = vec!["emit", "--registry", "r.example"];
+        arguments.extend(flags);
+        site.fails(2, &arguments);
+    }
+}
+
+#[test]
+fn a_dry_run_says_what_would_go_where() {
+    let (source, names) = upstream();
+    let site = Site::new(&[&source], &names);
+    site.ok(&["lock"]);
+    let dry = || {
+        site.ok(&[
+            "plan",
+            "--registry",
+            "r.example/ocp",
+            "--mapping",
+            "mapping.txt",
+            "--missing",
+            "missing.txt",
+        ])
+    };
+    dry();
+    let host = source.host();
+    let expected = ["multi/list", "team/one", "team/two"]
+        .map(|path| format!("docker://{host}/{path}:v1=docker://r.example/ocp/{path}:v1\n"))
+        .concat();
+    assert_eq!(
+        site.read("mapping.txt"),
+        expected,
+        "sorted, with transports"
+    );
+    assert_eq!(site.read("missing.txt"), expected, "no layer is here yet");
+    site.ok(&["build"]);
+    dry();
+    assert_eq!(site.read("mapping.txt"), expected);
+    assert!(!site.path("missing.txt").exists(), "nothing is missing now");
+    site.fails(2, &["plan", "--registry", "r.example/ocp"]);
+    site.fails(2, &["plan", "--mapping", "mapping.txt"]);
+}
+
+/// `imgbuild serve` in a folder of its own.
+struct Served {
+    child: Child,
+    address: SocketAddr,
+    said: Vec<String>,
+}
+
+impl Served {
+    fn start(site: &Site, flags: &[&str]) -> Self {
+        use std::io::BufRead;
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .and_then(|listener| listener.local_addr())
+            .unwrap();
+        let listen = address.to_string();
+        let mut arguments = vec!["serve", "--data", "served", "--listen", &listen];
+        arguments.extend(flags);
+        let mut child = site
+            .command(&arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut said = Vec::new();
+        for line in std::io::BufReader::new(child.stdout.take().unwrap()).lines() {
+            let line = line.unwrap();
+            let is_last = line.starts_with("serving ");
+            said.push(line);
+            if is_last {
+                break;
+            }
+        }
+        Self {
+            child,
+            address,
+            said,
+        }
+    }
+
+    fn password(&self) -> Option<&str> {
+        self.said
+            .iter()
+            .find_map(|line| line.strip_prefix("user keeper, password "))
+    }
+
+    /// Interrupts it; its exit code.
+    fn stop(mut self) -> Option<i32> {
+        let done = Command::new("kill")
+            .args(["-INT", &self.child.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(done.success(), "it can be interrupted");
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_small_mirror_makes_its_own_certificate_and_first_user() {
+    let (source, names) = upstream();
+    let site = Site::new(&[&source], &names);
+    site.ok(&["lock"]);
+    let flags = ["--tls", "--first-user", "keeper"];
+    let served = Served::start(&site, &flags);
+    let password = served.password().expect("the password is shown").to_owned();
+    assert!(password.len() >= 20, "{password}");
+    let authority = site.read("served/imgbuild/serve/ca.crt");
+    for secret in ["ca.key", "server.key", "htpasswd"] {
+        use std::os::unix::fs::PermissionsExt;
+        let path = site.path("served/imgbuild/serve").join(secret);
+        let mode = fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{secret} is private");
+    }
+    let push = |served: &Served, more: &[&str]| {
+        let to = format!("docker://{}/ocp", served.address);
+        let auth = authfile(
+            &site,
+            &served.address.to_string(),
+            &format!("keeper:{password}"),
+        );
+        let mut arguments = vec!["push", &to, "--authfile", &auth];
+        arguments.extend(more);
+        site.run(&arguments)
+    };
+    let trusting = ["--certs", "served/imgbuild/serve/ca.crt"];
+    let (code, _, error) = push(&served, &[]);
+    assert!(code == 1 && error.contains("unknown authority"), "{error}");
+    let (code, out, error) = push(&served, &trusting);
+    assert_eq!(code, 0, "{out}{error}");
+    assert_eq!(served.stop(), Some(0), "an interrupt is a good end");
+    let again = Served::start(&site, &flags);
+    assert_eq!(again.password(), None, "it is shown once");
+    assert_eq!(
+        site.read("served/imgbuild/serve/ca.crt"),
+        authority,
+        "clients need not learn anew"
+    );
+    let (code, out, error) = push(&again, &trusting);
+    assert_eq!(code, 0, "{out}{error}");
+    assert!(
+        out.contains("0 tags set; 0 blobs sent"),
+        "everything was kept: {out}"
+    );
+    drop(again);
+    let limited = Served::start(&site, &[&flags[..], &["--read-only"]].concat());
+    let (code, _, error) = push(&limited, &trusting);
+    assert!(code == 1 && error.contains("nothing was sent"), "{error}");
+}
+
+#[test]
+fn an_upload_limit_and_a_unit_are_taken_from_the_flags() {
+    let (source, names) = upstream();
+    let mut site = Site::new(&[&source], &names);
+    site.ok(&["lock"]);
+    let served = Served::start(&site, &["--upload-limit", "100kB"]);
+    site.insecure.push(served.address.to_string());
+    let error = site.fails(5, &["push", &format!("docker://{}", served.address)]);
+    assert!(
+        error.contains("3 images did not become complete"),
+        "{error}"
+    );
+    let unit = site.ok(&[
+        "serve",
+        "--data",
+        "served",
+        "--tls",
+        "--hostname",
+        "mirror.example",
+        "--first-user",
+        "--upload-limit",
+        "20GiB",
+        "--read-only",
+        "--print-unit",
+    ]);
+    for flag in [
+        "[Service]",
+        "KillSignal=SIGINT",
+        "--tls",
+        "--hostname mirror.example",
+        "--first-user init",
+        "--upload-limit 20GiB",
+        "--read-only",
+    ] {
+        assert!(unit.contains(flag), "{flag} in\n{unit}");
+    }
+}
+
+#[test]
+fn a_browser_gets_a_page_and_others_a_line() {
+    use std::io::{Read, Write};
+    let (registry, _) = upstream();
+    let ask = |accept: &str| {
+        let mut stream = std::net::TcpStream::connect(registry.server.address()).unwrap();
+        write!(
+            stream,
+            "GET / HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let page = ask("text/html,*/*");
+    for wanted in [
+        "text/html",
+        "3 repositories",
+        "<code>team/one:v1</code>",
+        "default-src 'none'",
+    ] {
+        assert!(page.contains(wanted), "{wanted} in\n{page}");
+    }
+    assert!(
+        ask("*/*").ends_with("imgbuild registry\n"),
+        "a line of text"
+    );
+}

@@ -13,8 +13,9 @@
 //! ├── index.json               one descriptor per image of the lock
 //! └── blobs/sha256/<hex>       manifests first
 //! prod_seq000007_0002.tar      part.json, manifest.json, blobs; or one span of a blob too large for a part
+//! prod_seq000007_p0001.parity  what damaged or lost parts are restored from, if it was asked for ([`parity`])
 //! prod_seq000007.sha256        what `sha256sum -c` reads
-//! prod_seq000007.seal.json     who vouches for it, if anybody does
+//! prod_seq000007.seal.json     who vouches for it, if anybody does ([`seal`])
 //! ```
 //!
 //! Goals: recovery needs nothing but `tar`; the id covers what is inside and not how it is split; equal contents
@@ -45,6 +46,7 @@ pub mod layout;
 pub mod list;
 pub mod manifest;
 pub mod member;
+pub mod parity;
 pub mod read;
 pub mod seal;
 pub mod sums;

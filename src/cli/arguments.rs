@@ -156,6 +156,12 @@ pub(super) enum Command {
     Mirror(PushArguments),
     /// Plan a deletion from a registry, or carry out the plan
     Delete(DeleteArguments),
+    /// Say what is in an archive or a lock
+    Show(ShowArguments),
+    /// Read what oc-mirror, `oc image mirror` or a registry's folder holds into the store, and lock it
+    Takeover(TakeoverArguments),
+    /// Write approval papers for an archive
+    Dossier(DossierArguments),
     /// Write the cluster resources of a lock
     Emit(EmitArguments),
     /// Serve a folder as a registry
@@ -230,6 +236,21 @@ pub(super) struct PlanArguments {
     /// Say what is new since this lock: a file, git:REV:PATH, REV:PATH, an archive or STREAM#SEQ [default for html and mermaid: the last archive]
     #[arg(long, value_name = "LOCK")]
     pub(super) since: Option<String>,
+    /// Write `source=destination` for every image into this file, sorted; needs --registry
+    #[arg(long, value_name = "FILE", requires = "registry")]
+    pub(super) mapping: Option<PathBuf>,
+    /// Write such lines for the images that the store lacks anything of; no file if there are none
+    #[arg(long, value_name = "FILE", requires = "registry")]
+    pub(super) missing: Option<PathBuf>,
+    /// The registry that --mapping and --missing name: HOST[:PORT][/PREFIX]
+    #[arg(long, value_name = "HOST/PREFIX")]
+    pub(super) registry: Option<String>,
+    /// How repositories are named there: v2, v2-4.17 [default: v2]
+    #[arg(long, value_name = "NAME", value_parser = ["v2", "v2-4.17"], requires = "registry")]
+    pub(super) layout: Option<String>,
+    /// Most path components that the destination takes [default: no limit]
+    #[arg(long, value_name = "N", requires = "registry")]
+    pub(super) max_nested_paths: Option<usize>,
     /// Say how many media of this size the next archive takes
     #[arg(long, value_name = "SIZE")]
     pub(super) media: Option<String>,
@@ -331,6 +352,15 @@ pub(super) struct BuildArguments {
     pub(super) subject: Subject,
 }
 
+/// Forms that other programs read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ExportForm {
+    /// An OCI image layout, for skopeo, crane and oras.
+    OciLayout,
+    /// The folder of a stock registry (registry:2, docker-registry).
+    RegistryFs,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct ExportArguments {
     #[command(flatten)]
@@ -353,6 +383,18 @@ pub(super) struct ExportArguments {
     /// Public keys, one of which must have signed each receipt
     #[arg(long, value_name = "FILE", requires = "receipt")]
     pub(super) receipt_keys: Vec<PathBuf>,
+    /// Add so much parity, from which damaged or lost parts can be restored (10%)
+    #[arg(long, value_name = "SHARE")]
+    pub(super) parity: Option<String>,
+    /// Write no archive but everything the lock names, in this form, into the folder
+    #[arg(long = "as", value_enum, value_name = "FORM", conflicts_with_all = ["stream", "part_size", "full", "receipt", "seal", "parity", "overlap", "for_sequences", "base_lock", "seq"])]
+    pub(super) form: Option<ExportForm>,
+    /// How repositories are named in a registry's folder: v2, v2-4.17 [default: v2]
+    #[arg(long, value_name = "NAME", requires = "form", value_parser = ["v2", "v2-4.17"])]
+    pub(super) layout: Option<String>,
+    /// Most path components of a repository in a registry's folder; 0 is no limit
+    #[arg(long, value_name = "N", requires = "form")]
+    pub(super) max_nested_paths: Option<usize>,
     /// Vouch for the archive with this secret key; may be given again
     #[arg(long, value_name = "KEY")]
     pub(super) seal: Vec<PathBuf>,
@@ -389,6 +431,9 @@ pub(super) struct VerifyArguments {
     /// Do not hash the blobs one by one
     #[arg(long)]
     pub(super) quick: bool,
+    /// First restore damaged and missing parts from the parity files beside them
+    #[arg(long)]
+    pub(super) repair: bool,
     /// The chain that the archives must be on
     #[arg(long, value_name = "FILE")]
     pub(super) chain: Option<PathBuf>,
@@ -542,21 +587,109 @@ pub(super) struct ImportArguments {
     pub(super) format: Format,
 }
 
+/// What `emit` writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum EmitKind {
+    /// Mirror sets and whatever else the rules say, for clusters.
+    Cluster,
+    /// ImageContentSourcePolicy, for clusters before 4.13.
+    Icsp,
+    /// A tree of hosts.toml, for containerd (Windows nodes).
+    HostsToml,
+    /// A drop-in of registries.conf, for CRI-O, MicroShift and podman.
+    RegistriesConf,
+    /// The ConfigMap of certificate authorities, and the image config that names it.
+    Trust,
+    /// Pull secrets, merged into one.
+    PullSecret,
+    /// The [[containers]] of an Image Builder blueprint.
+    Blueprint,
+    /// The config of the samples operator.
+    Samples,
+    /// The lines of an install-config.
+    InstallConfig,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShowArguments {
+    /// The folder of an archive, one of its parts, or a lock
+    #[arg(value_name = "ARCHIVE|LOCK")]
+    pub(super) path: PathBuf,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TakeoverArguments {
+    /// Archives (mirror_*.tar), a cache, a registry's folder or a tar of it, or a tree of `oc image mirror`
+    #[arg(required = true)]
+    pub(super) paths: Vec<PathBuf>,
+    /// Where the lock is written
+    #[arg(long, value_name = "FILE", default_value = "takeover.lock.toml")]
+    pub(super) lock: PathBuf,
+    /// The registry that images are named by; those tools do not keep where they came from
+    #[arg(long, value_name = "HOST[:PORT]", default_value = "takeover.invalid")]
+    pub(super) registry: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DossierArguments {
+    /// The archive's sequence
+    pub(super) sequence: u64,
+    /// The folder for the papers
+    #[arg(short, long, value_name = "DIR")]
+    pub(super) output: PathBuf,
+    #[command(flatten)]
+    pub(super) subject: Subject,
+    /// The line of archives [default: the config stem]
+    #[arg(long, value_name = "NAME")]
+    pub(super) stream: Option<String>,
+    /// The folder of the archive, to list its parts with their checksums
+    #[arg(long, value_name = "DIR")]
+    pub(super) archive: Option<PathBuf>,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct EmitArguments {
     #[command(flatten)]
     pub(super) subject: Subject,
     /// The registry that the cluster pulls from: HOST[:PORT][/PREFIX]
     #[arg(long, value_name = "HOST/PREFIX")]
-    pub(super) registry: String,
-    /// The folder for the cluster resources
+    pub(super) registry: Option<String>,
+    /// What to write; may be given again
+    #[arg(
+        long,
+        value_enum,
+        value_name = "KIND",
+        default_value = "cluster",
+        value_delimiter = ','
+    )]
+    pub(super) kind: Vec<EmitKind>,
+    /// The folder to write into
     #[arg(short, long, value_name = "DIR", default_value = "cluster-resources")]
     pub(super) output: PathBuf,
     #[command(flatten)]
     pub(super) shape: Shape,
+    /// Let nodes ask the mirror alone, never the source (hosts-toml, registries-conf)
+    #[arg(long)]
+    pub(super) never_contact_source: bool,
+    /// A certificate authority of the registry, PEM; may be given again (trust, install-config)
+    #[arg(long, value_name = "FILE")]
+    pub(super) ca: Vec<PathBuf>,
+    /// A pull secret; may be given again, later ones win (pull-secret; for hosts-toml the login of the mirror)
+    #[arg(long, value_name = "FILE")]
+    pub(super) pull_secret: Vec<PathBuf>,
+    /// The only file that the merged pull secret is written to (pull-secret)
+    #[arg(long, value_name = "FILE")]
+    pub(super) secret_file: Option<PathBuf>,
+    /// Take only images whose name contains this; may be given again (blueprint)
+    #[arg(long, value_name = "TEXT")]
+    pub(super) filter: Vec<String>,
 }
 
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(super) struct ServeArguments {
     /// The folder that the registry keeps its content in
     #[arg(long, value_name = "DIR")]
@@ -567,8 +700,19 @@ pub(super) struct ServeArguments {
     /// Take no pushes and no deletions
     #[arg(long)]
     pub(super) read_only: bool,
+    /// Speak TLS with a certificate of its own, which the first run makes
+    #[arg(long)]
+    pub(super) tls: bool,
+    /// A name or address that clients use, for the certificate of --tls; may be given again
+    #[arg(long, value_name = "NAME", requires = "tls")]
+    pub(super) hostname: Vec<String>,
     /// The certificate chain, PEM
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_key",
+        conflicts_with = "tls"
+    )]
     pub(super) tls_cert: Option<PathBuf>,
     /// The key of the certificate, PEM
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
@@ -576,6 +720,15 @@ pub(super) struct ServeArguments {
     /// Users and passwords (bcrypt), as `htpasswd -B` writes them
     #[arg(long, value_name = "FILE")]
     pub(super) htpasswd: Option<PathBuf>,
+    /// Keep users in the data folder; the first run makes this one with a password that is shown once
+    #[arg(long, value_name = "NAME", conflicts_with = "htpasswd", num_args = 0..=1, default_missing_value = "init")]
+    pub(super) first_user: Option<String>,
+    /// Largest blob that is taken (20GiB) [default: no limit]
+    #[arg(long, value_name = "SIZE")]
+    pub(super) upload_limit: Option<String>,
+    /// Print a systemd unit that serves like this, and do nothing else
+    #[arg(long)]
+    pub(super) print_unit: bool,
 }
 
 #[derive(Debug, Args)]

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use serde_json::json;
 
-use super::arguments::{EmitArguments, ExportArguments, Format, ImportArguments, VerifyArguments};
+use super::arguments::{ExportArguments, ExportForm, Format, ImportArguments, VerifyArguments};
 use super::locking::{fetch, finish_build, matching, plan_of};
 use super::site::{Paths, Site, cannot, layout, lock_failure, store_failure};
 use super::trust::{self, public_keys, secret_keys};
@@ -15,13 +15,14 @@ use super::ui::{self, Failure, Progress, count, remark, say};
 use crate::archive::chain::Chain;
 use crate::archive::key::SecretKey;
 use crate::archive::write::{self, Event as Written};
-use crate::archive::{Failures, FileKind, Set, Stream, verify};
+use crate::archive::{Failures, FileKind, Set, Stream, parity, verify};
 use crate::config::parse_size;
 use crate::deliver::emit::{documents, replace, write_set};
 use crate::deliver::export::{self, Ask, ExportError, Prepared, Subject};
 use crate::deliver::import::{self, ImportError, Outcome, Request, Target};
 use crate::deliver::receipt::{self, Receipt, ReceiptError, SiteName};
 use crate::deliver::registry::RegistryTarget;
+use crate::deliver::registry_fs;
 use crate::digest::Digest;
 use crate::hint::Hint;
 use crate::plan::graph::Plan;
@@ -155,7 +156,7 @@ pub(super) struct Forecast {
     sequence: u64,
     blobs: u64,
     bytes: u64,
-    parts: u32,
+    parts: Vec<(String, u64)>,
     part_size: u64,
     known: bool,
     problem: Option<String>,
@@ -178,9 +179,36 @@ impl Forecast {
             self.sequence,
             self.blobs,
             ui::bytes(self.bytes),
-            count(usize::try_from(self.parts).unwrap_or(usize::MAX), "part"),
+            count(self.parts.len(), "part"),
             ui::bytes(self.part_size)
         )
+    }
+
+    /// One line for each medium: what to write on it, and how full it gets.
+    pub(super) fn labels(&self) -> Vec<String> {
+        let of = self.parts.len();
+        self.parts
+            .iter()
+            .enumerate()
+            .map(|(index, (name, size))| {
+                format!(
+                    "  medium {} of {of}  {:>12}  {:>3} % full  label: {} seq {} {}/{of}  ({name})",
+                    index + 1,
+                    ui::bytes(*size),
+                    self.percent(*size),
+                    self.stream,
+                    self.sequence,
+                    index + 1
+                )
+            })
+            .collect()
+    }
+
+    /// How full a medium gets, in percent, rounded up.
+    fn percent(&self, size: u64) -> u64 {
+        let full = u128::from(size) * 100;
+        let percent = full.div_ceil(u128::from(self.part_size.max(1)));
+        u64::try_from(percent).unwrap_or(u64::MAX)
     }
 
     pub(super) fn json(&self) -> serde_json::Value {
@@ -191,7 +219,8 @@ impl Forecast {
             "unknown": self.problem,
             "blobs": self.blobs,
             "bytes": self.bytes,
-            "parts": self.parts,
+            "parts": self.parts.len(),
+            "media": self.parts.iter().map(|(name, size)| json!({ "name": name, "size": size, "percent": self.percent(*size) })).collect::<Vec<_>>(),
             "partSize": self.part_size,
         })
     }
@@ -228,7 +257,7 @@ pub(super) fn forecast(
         sequence: chain.last().map_or(0, |line| line.sequence),
         blobs: 0,
         bytes: 0,
-        parts: 0,
+        parts: Vec::new(),
         part_size,
         known: false,
         problem: None,
@@ -240,7 +269,14 @@ pub(super) fn forecast(
             forecast.sequence = prepared.line.sequence;
             forecast.blobs = prepared.line.provides;
             forecast.bytes = prepared.layout.parts().iter().map(|part| part.size).sum();
-            forecast.parts = prepared.layout.of_parts();
+            let layout = &prepared.layout;
+            forecast.parts = (1..)
+                .zip(layout.parts())
+                .map(|(number, part)| {
+                    let name = layout.file_name(FileKind::Part(number));
+                    (name.to_string(), part.size)
+                })
+                .collect();
         }
         Err(error) => forecast.problem = Some(crate::run::event::one_line(&error)),
     }
@@ -253,6 +289,15 @@ pub(super) fn export(
     arguments: &ExportArguments,
     stop: &AtomicBool,
 ) -> Result<u8, Failure> {
+    if let Some(form) = arguments.form {
+        return export_as(site, arguments, form, stop);
+    }
+    let share = arguments
+        .parity
+        .as_deref()
+        .map(parity::parse_share)
+        .transpose()
+        .map_err(|error| Failure::of(ui::USAGE, &error, error.hint()))?;
     let paths = site.paths(&arguments.subject);
     let stream = site.stream(arguments.stream.as_deref(), &paths.stem)?;
     let store = site.store(Access::Shared)?;
@@ -327,6 +372,10 @@ pub(super) fn export(
         remark(assumption(&prepared, &stream, &receipts));
     }
     let written = write_parts(site, arguments, &prepared, &store, stop)?;
+    let parities = match share {
+        Some(share) => write_parity(site, arguments, &prepared, &written, share, stop)?,
+        None => Vec::new(),
+    };
     let sealed = seal_written(arguments, &prepared, &written, &signers)?;
     if again.is_none() {
         record(
@@ -348,6 +397,10 @@ pub(super) fn export(
                 ui::bytes(part.size)
             ));
         }
+        for file in &parities {
+            let path = arguments.output.join(&file.name);
+            say(format!("{}  {:>10}", path.display(), ui::bytes(file.size)));
+        }
         if let Some(path) = sealed {
             say(format!(
                 "{}  {}",
@@ -364,6 +417,160 @@ pub(super) fn export(
             ),
             ui::bytes(prepared.line.bytes),
             prepared.line.archive_id
+        ));
+    }
+    Ok(ui::DONE)
+}
+
+/// Adds parity to parts that were written.
+fn write_parity(
+    site: &Site,
+    arguments: &ExportArguments,
+    prepared: &Prepared,
+    written: &write::Written,
+    share: u8,
+    stop: &AtomicBool,
+) -> Result<Vec<parity::WrittenParity>, Failure> {
+    if written.parts.len() != prepared.layout.parts().len() {
+        return Err(Failure::new(
+            ui::ERROR,
+            "parity is made over a whole archive, and parts of this one are not here",
+        ));
+    }
+    let covered: Vec<parity::Covered> = written
+        .parts
+        .iter()
+        .map(|part| parity::Covered {
+            name: part.name.clone(),
+            sha256: part.sha256,
+            size: part.size,
+        })
+        .collect();
+    let progress = Progress::new(site.common.quiet, false, site.common.events.as_deref())?;
+    progress.observe(Event::Phase { phase: "parity" });
+    progress.observe(Event::Planned {
+        blobs: 1,
+        bytes: covered.iter().map(|part| part.size).sum(),
+    });
+    let digest = prepared.line.archive_id;
+    let passed = |bytes| progress.observe(Event::Bytes { digest, bytes });
+    let files = parity::write(
+        &arguments.output,
+        digest,
+        &covered,
+        share,
+        prepared.layout.part_size(),
+        stop,
+        &passed,
+    );
+    progress.finish();
+    files.map_err(|error| parity_failure(&error))
+}
+
+fn parity_failure(error: &parity::ParityError) -> Failure {
+    use parity::ParityError as E;
+    let code = match error {
+        E::Stopped => ui::INCOMPLETE,
+        E::TooMuch { .. } | E::Wrong { .. } | E::Form { .. } => ui::UNVERIFIED,
+        _ => ui::ERROR,
+    };
+    Failure::of(code, error, error.hint())
+}
+
+/// Restores damaged and missing parts.
+fn repair(site: &Site, paths: &[PathBuf], stop: &AtomicBool) -> Result<(), Failure> {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            let listing = fs::read_dir(path).map_err(|error| cannot("list", path, &error))?;
+            for entry in listing {
+                files.push(entry.map_err(|error| cannot("list", path, &error))?.path());
+            }
+        } else {
+            files.push(path.clone());
+        }
+    }
+    files.sort();
+    let progress = Progress::new(site.common.quiet, false, site.common.events.as_deref())?;
+    progress.observe(Event::Phase { phase: "repair" });
+    let digest = Digest::of(b"");
+    let passed = |bytes| progress.observe(Event::Bytes { digest, bytes });
+    let repaired = parity::repair(&files, stop, &passed);
+    progress.finish();
+    for part in repaired.map_err(|error| parity_failure(&error))? {
+        let what = if part.was_missing {
+            "missing"
+        } else {
+            "damaged"
+        };
+        say(format!(
+            "{} was {what} and is restored: {} computed anew",
+            part.name,
+            count(usize::try_from(part.blocks).unwrap_or(usize::MAX), "block")
+        ));
+    }
+    Ok(())
+}
+
+/// `imgbuild export --as`
+fn export_as(
+    site: &Site,
+    arguments: &ExportArguments,
+    form: ExportForm,
+    stop: &AtomicBool,
+) -> Result<u8, Failure> {
+    let shape = crate::step::place::Layout {
+        name: arguments.layout.clone().unwrap_or_else(|| "v2".to_owned()),
+        max_nested_paths: arguments.max_nested_paths.unwrap_or(0),
+    };
+    let is_shaped = arguments.layout.is_some() || arguments.max_nested_paths.is_some();
+    if form == ExportForm::OciLayout && is_shaped {
+        return Err(Failure::new(
+            ui::USAGE,
+            "an OCI layout names images by where they came from: --layout and --max-nested-paths are for --as registry-fs",
+        ));
+    }
+    let paths = site.paths(&arguments.subject);
+    let store = site.store(Access::Shared)?;
+    let (lock, bytes, rules) = matching(site, &paths, arguments.subject.config.is_some(), &store)?;
+    let (plan, _) = fetch(site, &lock, &store, Extent::All, stop)?;
+    finish_build(&store, &paths, &lock, &bytes, &rules, &plan)?;
+    let folder = &arguments.output;
+    fs::create_dir_all(folder).map_err(|error| cannot("create", folder, &error))?;
+    let written = match form {
+        ExportForm::OciLayout => {
+            let closure = plan
+                .closure()
+                .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+            let images = export::index(&lock, &plan);
+            registry_fs::write_layout(folder, &store, &closure.sorted(), &images, stop)
+        }
+        ExportForm::RegistryFs => {
+            let nowhere = Destination {
+                registry: "registry.invalid".to_owned(),
+                prefix: String::new(),
+            };
+            let items = import::items(&lock, &rules, &plan, &nowhere, &shape)
+                .map_err(|error| import_failure(&error))?;
+            registry_fs::write_registry(folder, &store, &items, stop)
+        }
+    };
+    let placed = written.map_err(|error| {
+        let code = if matches!(error, registry_fs::FolderError::Stopped) {
+            ui::INCOMPLETE
+        } else {
+            ui::ERROR
+        };
+        Failure::of(code, &error, error.hint())
+    })?;
+    if !site.common.quiet {
+        say(format!(
+            "{}: {} blobs shared with the store, {} copied ({}), {} were there",
+            folder.display(),
+            placed.reflinked + placed.linked,
+            placed.copied,
+            ui::bytes(placed.bytes),
+            placed.present
         ));
     }
     Ok(ui::DONE)
@@ -388,7 +595,7 @@ fn ask(arguments: &ExportArguments) -> Result<Ask, Failure> {
 }
 
 /// The lock that an earlier archive was made from.
-fn earlier_lock(
+pub(super) fn earlier_lock(
     paths: &Paths,
     store: &Store,
     chain: &Chain,
@@ -632,6 +839,9 @@ pub(super) fn verify(
     arguments: &VerifyArguments,
     stop: &AtomicBool,
 ) -> Result<u8, Failure> {
+    if arguments.repair {
+        repair(site, &arguments.paths, stop)?;
+    }
     let set = open(site, &arguments.paths)?;
     if set.archives().is_empty() && set.broken().is_empty() {
         return Err(Failure::new(ui::ERROR, "no archive is there")
@@ -1074,47 +1284,6 @@ fn remembered(
         .map(|bytes| String::from_utf8_lossy(&bytes).parse())
         .transpose()
         .map_err(|error: ReceiptError| Failure::of(ui::ERROR, &error, None))
-}
-
-/// `imgbuild emit`
-pub(super) fn emit(site: &Site, arguments: &EmitArguments) -> Result<u8, Failure> {
-    let paths = site.paths(&arguments.subject);
-    let (lock, _) = site.lock(&paths.lock)?;
-    let store_path = site.store_path()?;
-    let store = if store_path.exists() {
-        Some(site.store(Access::ReadOnly)?)
-    } else {
-        None
-    };
-    let rules = site.rules_of(&lock, store.as_ref())?;
-    let destination: Destination =
-        arguments
-            .registry
-            .parse()
-            .map_err(|error: ReferenceError| {
-                Failure::of(
-                    ui::USAGE,
-                    &error,
-                    Some("name the registry as HOST[:PORT][/PREFIX]".to_owned()),
-                )
-            })?;
-    let files = documents(&lock, &rules, &destination, &layout(&arguments.shape))
-        .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
-    let changed = write_set(&arguments.output, &files)
-        .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
-    if !site.common.quiet {
-        for path in &changed {
-            say(format!("wrote {}", path.display()));
-        }
-        if changed.is_empty() {
-            say(format!(
-                "{} is as it was ({})",
-                arguments.output.display(),
-                count(files.len(), "file")
-            ));
-        }
-    }
-    Ok(ui::DONE)
 }
 
 /// Everything that the roots of a store need, and the roots whose locks cannot be read.

@@ -584,6 +584,7 @@ pub(super) fn plan(
     } else {
         fetch(site, &lock, &store, Extent::Manifests, stop)?.0
     };
+    super::emission::dry_run(arguments, &lock, &rules, &plan, &store)?;
     let closure = plan
         .closure()
         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
@@ -684,6 +685,11 @@ pub(super) fn plan(
             ));
         }
         say(next.sentence());
+        if arguments.media.is_some() {
+            for label in next.labels() {
+                say(label);
+            }
+        }
         if site.common.verbose > 0 {
             for ((root, content), alone) in images.iter().zip(&shared) {
                 say(format!(

@@ -4,8 +4,11 @@ mod arguments;
 mod delivery;
 mod demo;
 mod destination;
+mod emission;
+mod inspect;
 mod locking;
 mod review;
+mod serving;
 mod site;
 mod tools;
 mod trust;
@@ -72,12 +75,12 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
     match &arguments.command {
         Command::Version(version) => return Ok(tools::version(version)),
         Command::Completion(completion) => return Ok(tools::completion(completion)),
-        // Git calls these in the middle of a merge, when imgbuild.toml may be in conflict itself.
-        Command::Textconv(arguments) => return review::textconv(arguments),
-        Command::MergeDriver(arguments) => return review::merge_driver(arguments),
         // It has settings of its own.
         Command::Demo(demo) => return demo::run(&arguments.common, demo, stop),
         Command::Key(arguments) => return trust::key(arguments),
+        // Git calls these in the middle of a merge, when imgbuild.toml may be in conflict itself.
+        Command::Textconv(arguments) => return review::textconv(arguments),
+        Command::MergeDriver(arguments) => return review::merge_driver(arguments),
         _ => {}
     }
     let site = Site::new(arguments.common, environment)?;
@@ -96,6 +99,9 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
             None => delivery::verify(&site, arguments, stop),
         },
         Command::Import(arguments) => delivery::import(&site, arguments, stop),
+        Command::Show(arguments) => inspect::show(&site, arguments),
+        Command::Takeover(arguments) => inspect::takeover(&site, arguments, stop),
+        Command::Dossier(arguments) => inspect::dossier(&site, arguments),
         Command::Push(arguments) => {
             destination::deliver(&site, arguments, destination::Way::Store, stop)
         }
@@ -103,8 +109,8 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
             destination::deliver(&site, arguments, destination::Way::Straight, stop)
         }
         Command::Delete(arguments) => destination::delete(&site, arguments, stop),
-        Command::Emit(arguments) => delivery::emit(&site, arguments),
-        Command::Serve(arguments) => tools::serve(&site, arguments, stop),
+        Command::Emit(arguments) => emission::emit(&site, arguments),
+        Command::Serve(arguments) => serving::serve(&site, arguments, stop),
         Command::Store(arguments) => tools::store(&site, arguments),
         Command::Rules(arguments) => tools::rules(&site, arguments),
         Command::Version(_)

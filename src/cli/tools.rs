@@ -1,18 +1,15 @@
-//! `init`, `store`, `serve`, `rules`, `version`, `completion`: what surrounds the work.
+//! `init`, `store`, `rules`, `version`, `completion`: what surrounds the work.
 
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use clap::CommandFactory;
 use serde_json::json;
 
 use super::arguments::{
-    Arguments, CompletionArguments, Format, InitArguments, RulesArguments, ServeArguments,
-    StoreArguments, StoreCommand, VersionArguments,
+    Arguments, CompletionArguments, Format, InitArguments, RulesArguments, StoreArguments,
+    StoreCommand, VersionArguments,
 };
 use super::delivery::needed;
 use super::locking::plan_of;
@@ -21,9 +18,7 @@ use super::site::{Site, cannot, store_failure};
 use super::ui::{self, Failure, count, remark, say};
 use crate::config::{self, ApiVersion};
 use crate::digest::Digest;
-use crate::hint::Hint;
 use crate::plan::text;
-use crate::registry::server::{Exchange, Htpasswd, Options, Repositories, Server, Tls};
 use crate::store::disk::{Access, Store};
 use crate::store::read;
 use crate::store::roots::{Kind as RootKind, Root as StoreRoot};
@@ -287,74 +282,6 @@ fn root(site: &Site, add: Option<&Path>, remove: Option<&str>) -> Result<u8, Fai
             root.lock.digest.short()
         ));
     }
-    Ok(ui::DONE)
-}
-
-/// `imgbuild serve`
-pub(super) fn serve(
-    site: &Site,
-    arguments: &ServeArguments,
-    stop: &AtomicBool,
-) -> Result<u8, Failure> {
-    let folder = match &arguments.data {
-        Some(folder) => folder.clone(),
-        None => site.store_path()?.with_extension("registry"),
-    };
-    let read_file = |path: &Path| fs::read(path).map_err(|error| cannot("read", path, &error));
-    let tls = match (&arguments.tls_cert, &arguments.tls_key) {
-        (Some(certificate), Some(key)) => Some(Tls {
-            certificate: read_file(certificate)?,
-            key: read_file(key)?,
-        }),
-        _ => None,
-    };
-    let users = arguments
-        .htpasswd
-        .as_deref()
-        .map(|path| {
-            let text = String::from_utf8_lossy(&read_file(path)?).into_owned();
-            text.parse::<Htpasswd>()
-                .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))
-        })
-        .transpose()?;
-    if !arguments.listen.ip().is_loopback() && (tls.is_none() || users.is_none()) {
-        remark("warning: this registry can be reached from outside without both TLS and users");
-    }
-    let depot = Store::open(&folder, Access::Shared).map_err(|error| store_failure(&error))?;
-    let repositories = Repositories::open(&folder.join(REPOSITORIES))
-        .map_err(|error| Failure::of(ui::ERROR, &error, None))?;
-    let verbose = site.common.verbose > 0;
-    let log = Arc::new(move |exchange: &Exchange| {
-        if verbose || exchange.problem.is_some() {
-            let problem = exchange
-                .problem
-                .as_ref()
-                .map_or_else(String::new, |problem| format!("  {problem}"));
-            remark(format!(
-                "{} {} {} {}{problem}",
-                exchange.status, exchange.method, exchange.path, exchange.bytes
-            ));
-        }
-    });
-    let spool = folder.join("imgbuild/tmp");
-    let options = Options {
-        address: arguments.listen,
-        tls,
-        users,
-        read_only: arguments.read_only,
-        spool: Some(spool),
-        log: Some(log),
-        ..Options::default()
-    };
-    let server = Server::start(options, Arc::new(depot), repositories)
-        .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
-    if !site.common.quiet {
-        say(format!("serving {} at {}", folder.display(), server.url()));
-    }
-    while !stop.load(Ordering::Relaxed) {
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    server.stop();
     Ok(ui::DONE)
 }
 

@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::canon::Value;
 use crate::hint::Hint;
 use crate::openshift::cluster::{By, Mirrored, mirror_rows, yaml_stream};
+use crate::openshift::node::{Sets, entries};
 use crate::plan::lock::Lock;
 use crate::reference::{ImageName, ReferenceError};
 use crate::run::resolve::placements;
@@ -82,16 +83,16 @@ impl Hint for EmitError {
 /// The compiled tables that documents may repeat over.
 pub const TABLES: [&str; 2] = ["digest-mirrors", "tag-mirrors"];
 
-/// The resources of a lock at a destination: file name to content.
+/// The images of a lock that mirror sets may list, each with its place.
 ///
 /// # Errors
-/// If an image has no place there, two collide, or a rule is at fault.
-pub fn documents(
+/// If an image has no place, or two collide.
+pub fn mirrored(
     lock: &Lock,
     rules: &Rules,
     destination: &Destination,
     layout: &Layout,
-) -> Result<BTreeMap<String, String>, EmitError> {
+) -> Result<Vec<Mirrored>, EmitError> {
     let placements = placements(lock, rules, layout)?;
     refuse_collisions(&placements, &destination.prefix, layout)?;
     let mut images = Vec::new();
@@ -112,6 +113,33 @@ pub fn documents(
             always_by_digest: false,
         });
     }
+    Ok(images)
+}
+
+/// The mirror sets of a lock at a destination, for what nodes are told.
+#[must_use]
+pub fn mirror_sets(images: &[Mirrored], layout: &Layout, never_source: bool) -> Sets {
+    let by_repository = layout.max_nested_paths > 0;
+    Sets {
+        by_digest: entries(
+            &mirror_rows(images, By::Digest, by_repository),
+            never_source,
+        ),
+        by_tag: entries(&mirror_rows(images, By::Tag, by_repository), never_source),
+    }
+}
+
+/// The resources of a lock at a destination: file name to content.
+///
+/// # Errors
+/// If an image has no place there, two collide, or a rule is at fault.
+pub fn documents(
+    lock: &Lock,
+    rules: &Rules,
+    destination: &Destination,
+    layout: &Layout,
+) -> Result<BTreeMap<String, String>, EmitError> {
+    let images = mirrored(lock, rules, destination, layout)?;
     let by_repository = layout.max_nested_paths > 0;
     let mut files: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for rule in rules.iter() {
@@ -165,12 +193,35 @@ pub fn write_set(
     folder: &Path,
     files: &BTreeMap<String, String>,
 ) -> Result<Vec<PathBuf>, EmitError> {
+    write_named_set(folder, LISTING, files, Audience::Everyone)
+}
+
+/// Who may read what is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// It holds nothing secret.
+    Everyone,
+    /// It holds passwords.
+    Owner,
+}
+
+/// The same for a set that keeps its own list under the file name `listing`, so that several sets can share a folder.
+/// Names may have folders in them (`a/b.toml`).
+///
+/// # Errors
+/// If the folder cannot be written. Each file is whole or as it was.
+pub fn write_named_set(
+    folder: &Path,
+    listing: &str,
+    files: &BTreeMap<String, String>,
+    audience: Audience,
+) -> Result<Vec<PathBuf>, EmitError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| EmitError::Write { path, source }
     };
     fs::create_dir_all(folder).map_err(failed(folder))?;
-    let listing = folder.join(LISTING);
+    let listing = folder.join(listing);
     let earlier: Vec<String> = match fs::read_to_string(&listing) {
         Ok(text) => text.lines().map(str::to_owned).collect(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -179,14 +230,20 @@ pub fn write_set(
     let mut changed = Vec::new();
     for (name, content) in files {
         let path = folder.join(name);
-        if replace(&path, content.as_bytes()).map_err(failed(&path))? {
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(failed(parent))?;
+        }
+        if replace_for(&path, content.as_bytes(), audience).map_err(failed(&path))? {
             changed.push(path);
         }
     }
     for name in earlier {
-        let is_plain = Path::new(&name).components().count() == 1 && !name.starts_with('.');
+        // The list is a file that anybody may have edited.
+        let is_ours = Path::new(&name)
+            .components()
+            .all(|part| matches!(part, Component::Normal(part) if !part.as_encoded_bytes().starts_with(b".")));
         let path = folder.join(&name);
-        if is_plain && !files.contains_key(&name) && path.is_file() {
+        if is_ours && !files.contains_key(&name) && path.is_file() {
             fs::remove_file(&path).map_err(failed(&path))?;
             changed.push(path);
         }
@@ -201,7 +258,21 @@ pub fn write_set(
 /// # Errors
 /// If the folder cannot be written.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<bool> {
-    if fs::read(path).is_ok_and(|old| old == content) {
+    replace_for(path, content, Audience::Everyone)
+}
+
+/// The same for a file that not everyone may read.
+///
+/// # Errors
+/// If the folder cannot be written.
+pub fn replace_for(path: &Path, content: &[u8], audience: Audience) -> io::Result<bool> {
+    let is_private = |path: &Path| {
+        use std::os::unix::fs::PermissionsExt;
+        fs::metadata(path).is_ok_and(|found| found.permissions().mode().trailing_zeros() >= 6)
+    };
+    if fs::read(path).is_ok_and(|old| old == content)
+        && (audience == Audience::Everyone || is_private(path))
+    {
         return Ok(false);
     }
     let folder = path
@@ -213,8 +284,7 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<bool> {
         .tempfile_in(folder)?;
     file.write_all(content)?;
     // A temporary file is private; what replaces a user's file is readable as theirs was meant to be.
-    #[cfg(unix)]
-    {
+    if audience == Audience::Everyone {
         use std::os::unix::fs::PermissionsExt;
         file.as_file()
             .set_permissions(fs::Permissions::from_mode(0o644))?;

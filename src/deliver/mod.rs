@@ -3,6 +3,7 @@
 pub mod attest;
 pub mod audit;
 pub mod delete;
+pub mod dossier;
 pub mod emit;
 pub mod export;
 pub mod head;
@@ -14,3 +15,5 @@ pub mod prove;
 pub mod push;
 pub mod receipt;
 pub mod registry;
+pub mod registry_fs;
+pub mod takeover;

@@ -29,7 +29,7 @@
 //! catalog file, and the fragment of a package does not depend on what else is in its catalog.
 //!
 //! ## What is refused
-//! An object with one key twice, a document without a schema, text that is not UTF-8 or holds half a surrogate
+//! An object with two values for one key, a document without a schema, text that is not UTF-8 or holds half a surrogate
 //! pair, YAML tags beyond the core ones: each has readers that disagree about its meaning, and a digest over a
 //! disagreement is worth nothing.
 //!

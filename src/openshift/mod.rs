@@ -5,8 +5,11 @@
 pub mod cluster;
 pub mod fbc;
 pub mod graph;
+pub mod install;
+pub mod node;
 pub mod payload;
 pub mod release;
 pub mod select;
 pub mod signature;
+pub mod trust;
 pub mod version;

@@ -334,7 +334,7 @@ pub enum SelectError {
         /// `minVersion` or `maxVersion`.
         key: &'static str,
         /// What is wrong with it.
-        source: VersionError,
+        source: Box<VersionError>,
     },
     /// A package is not in the catalog.
     #[error("package {package:?} is not in the catalog")]
@@ -374,7 +374,7 @@ pub enum SelectError {
         /// The channel, where only one was looked at.
         channel: Option<String>,
         /// The version.
-        version: Version,
+        version: String,
         /// The versions around it.
         near: Vec<String>,
     },
@@ -388,9 +388,9 @@ pub enum SelectError {
         /// The range.
         range: String,
         /// Versions that come closest.
-        near: Vec<String>,
+        near: Box<[String]>,
         /// Bundles that are left out for nothing but being pre-releases.
-        prereleases: Vec<String>,
+        prereleases: Box<[String]>,
     },
     /// The default channel is not among those that are kept.
     #[error("package {package:?}: default channel {channel:?} is not selected")]
@@ -618,7 +618,7 @@ impl Chooser<'_> {
                     package: self.package.to_owned(),
                     channel: channel.map(str::to_owned),
                     key,
-                    source,
+                    source: Box::new(source),
                 })
             })
             .transpose()
@@ -699,6 +699,9 @@ impl Chooser<'_> {
         let mut emptied: Vec<&str> = Vec::new();
         let mut prereleases: BTreeSet<String> = BTreeSet::new();
         for (channel, wanted) in &candidates {
+            if channel.entries.is_empty() {
+                return Err(self.broken());
+            }
             let (bounds, min_bundle) = match wanted {
                 Some(wanted)
                     if wanted.min.is_some()
@@ -858,7 +861,7 @@ impl Chooser<'_> {
                     package: self.package.to_owned(),
                     channel: Some(channel.name.clone()),
                     key: "minBundle",
-                    source,
+                    source: Box::new(source),
                 }
             })?,
         );
@@ -890,7 +893,7 @@ impl Chooser<'_> {
                 .iter()
                 .filter_map(|entry| Some((self.model.version(&entry.name)?, &entry.name)))
                 .filter(|(version, _)| version.precedence(since).is_ge())
-                .min_by(|left, right| left.cmp(right));
+                .min();
             if let Some((_, start)) = start {
                 return Ok(climb(&graph, head, [start.as_str()]));
             }
@@ -952,7 +955,7 @@ impl Chooser<'_> {
                 return Err(SelectError::NoVersion {
                     package: self.package.to_owned(),
                     channel: Some(channel.name.clone()),
-                    version: min.version.clone(),
+                    version: min.version.to_string(),
                     near: self.closest([channel], bounds),
                 });
             }
@@ -1007,12 +1010,8 @@ impl Chooser<'_> {
             .iter()
             .filter(|version| high.is_some_and(|high| version.precedence(&high.version).is_gt()))
             .take(2);
-        let mut near: Vec<&&Version> = below.chain(above).collect();
-        near.sort();
-        near.dedup();
-        near.into_iter()
-            .map(|version| version.to_string())
-            .collect()
+        let near: BTreeSet<&Version> = below.chain(above).copied().collect();
+        near.into_iter().map(Version::to_string).collect()
     }
 
     fn empty(
@@ -1042,7 +1041,9 @@ impl Chooser<'_> {
             package: self.package.to_owned(),
             channel: channel.map(str::to_owned),
             range,
-            near: self.closest(about.iter().map(|(channel, _)| *channel), &bounds),
+            near: self
+                .closest(about.iter().map(|(channel, _)| *channel), &bounds)
+                .into(),
             prereleases: prereleases.into_iter().collect(),
         }
     }

@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! /                   a line of text             no credentials asked
+//! /                   a page, for a browser      who may use the registry
 //! /healthz            "ok"                       no credentials asked
 //! /token              a token                    in token mode
 //! /v2/…               see `registry::route`
@@ -35,6 +36,7 @@ mod lists;
 mod manifests;
 mod message;
 mod outgoing;
+mod page;
 mod pushes;
 mod range;
 mod repositories;

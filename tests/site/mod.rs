@@ -29,6 +29,23 @@ use registry::Registry;
 /// The host that upstream images are named by; registries.conf leads it to the registry of the test.
 pub(crate) const UPSTREAM: &str = "registry.example.test";
 
+/// Room that a file system in memory must have to be worked on.
+const ROOM: u64 = 1 << 30;
+
+/// A new folder; in memory where there is room, since a thousand small files are slow to sync and to remove.
+pub(crate) fn folder(name: &str) -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let has_room = rustix::fs::statvfs(memory)
+        .is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) >= ROOM);
+    let mut builder = tempfile::Builder::new();
+    let prefix = format!("imgbuild-{name}-");
+    builder.prefix(&prefix);
+    if has_room && let Ok(folder) = builder.tempdir_in(memory) {
+        return folder;
+    }
+    builder.tempdir().unwrap()
+}
+
 /// A place where the program runs.
 pub(crate) struct Site {
     folder: tempfile::TempDir,
@@ -147,11 +164,9 @@ impl Run {
 impl Site {
     /// A new place with an empty store.
     pub(crate) fn new() -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("imgbuild-site-")
-            .tempdir()
-            .unwrap();
-        let site = Self { folder };
+        let site = Self {
+            folder: folder("site"),
+        };
         site.write("auth.json", "{}");
         site.write("registries.conf", "");
         site
@@ -187,6 +202,21 @@ impl Site {
             "[[registry]]\nprefix = \"{host}\"\nlocation = \"{address}\"\ninsecure = true"
         )
         .unwrap();
+    }
+
+    /// Makes a host's name lead to an address that must show a certificate.
+    pub(crate) fn leads_over_tls(&self, host: &str, address: &str) {
+        let text = self.read("registries.conf")
+            + &format!("[[registry]]\nprefix = \"{host}\"\nlocation = \"{address}\"\n");
+        self.write("registries.conf", text);
+    }
+
+    /// Writes the auth file: one user at one place.
+    pub(crate) fn logs_in(&self, place: &str, user: &str, password: &str) {
+        use base64::Engine as _;
+        let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+        let auths = serde_json::json!({ "auths": { place: { "auth": pair } } });
+        self.write("auth.json", auths.to_string());
     }
 
     /// A command with the environment of this site and nothing else.

@@ -21,10 +21,7 @@ pub(crate) struct Stock {
 impl Stock {
     /// Starts one, empty or with everything of `content`; `None`, with a remark, where it is not installed.
     pub(crate) fn start(content: Option<&Content>) -> Option<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix("imgbuild-stock-")
-            .tempdir()
-            .unwrap();
+        let folder = super::folder("stock");
         if let Some(content) = content {
             seed(&folder.path().join("data/docker/registry/v2"), content);
         }

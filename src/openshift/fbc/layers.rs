@@ -190,9 +190,10 @@ impl<S: Spool> Walk<'_, S> {
         };
         let before = counted.left;
         let mut here = Here::default();
-        let mut archive = tar::Archive::new(&mut counted);
-        let walked = self.entries(layer, &mut archive, &mut here);
-        drop(archive);
+        let walked = {
+            let mut archive = tar::Archive::new(&mut counted);
+            self.entries(layer, &mut archive, &mut here)
+        };
         let drained = match &walked {
             Ok(()) => io::copy(&mut counted, &mut io::sink()).map(|_| ()),
             Err(_) => Ok(()),
@@ -334,17 +335,13 @@ impl<S: Spool> Walk<'_, S> {
         match self.relation(path) {
             Relation::Beside => Ok(()),
             _ if self.above.hides(path, is_folder) => Ok(()),
-            Relation::Above if is_folder => {
+            Relation::Above | Relation::Below(_) if is_folder => {
                 here.folders.insert(path.to_owned());
                 Ok(())
             }
             Relation::Above => Err(refuse(
                 "the folder of the catalog, or one above it, is not a folder",
             )),
-            Relation::Below(_) if is_folder => {
-                here.folders.insert(path.to_owned());
-                Ok(())
-            }
             Relation::Below(_) if !is_text => Err(refuse("the path is not UTF-8")),
             Relation::Below(_) if !(kind.is_file() || kind.is_contiguous()) => {
                 Err(refuse(if kind.is_symlink() || kind.is_hard_link() {

@@ -108,13 +108,9 @@ impl RawDocument {
         let flaw = |reason: String| self.flaw(member, 0, reason);
         match self.format {
             Format::Json => {
-                let keys: Keys<'_> = serde_json::from_slice(&self.bytes).map_err(|error| {
-                    self.flaw(
-                        member,
-                        (error.line() as u64).saturating_sub(1),
-                        error.to_string(),
-                    )
-                })?;
+                let Ok(keys) = serde_json::from_slice::<Keys<'_>>(&self.bytes) else {
+                    return Head::of_value(&self.value(member)?).map_err(flaw);
+                };
                 Head::of(
                     keys.schema.as_deref(),
                     keys.package.as_deref(),
@@ -140,12 +136,20 @@ impl RawDocument {
     }
 }
 
-/// Values of the three keys, where every line of the upper level is `key:` or `key: value` with a value that ends
-/// on its line and cannot be anything but a string; `None` where that is not sure.
+/// Values of the three keys, where every line of the upper level is `key:` or `key: value` and the three values end
+/// on their lines and cannot be anything but strings; `None` where that is not sure.
 fn simple_head(bytes: &[u8]) -> Option<[Option<&str>; 3]> {
     let mut found = [None; 3];
+    // Whether what is indented belongs to the key above.
+    let mut open = false;
     for line in std::str::from_utf8(bytes).ok()?.lines() {
-        if line.starts_with([' ', '#', '\t']) || line.is_empty() || line.starts_with("- ") {
+        if line.starts_with('#') || line.trim().is_empty() {
+            continue;
+        }
+        if line.starts_with([' ', '\t']) || line.starts_with("- ") {
+            if !open {
+                return None;
+            }
             continue;
         }
         let (key, value) = match line.split_once(": ") {
@@ -155,23 +159,23 @@ fn simple_head(bytes: &[u8]) -> Option<[Option<&str>; 3]> {
         if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return None;
         }
-        if value.starts_with(['"', '\'', '{', '[', '&', '*', '!', '?'])
-            && (value.len() < 2 || !simple_quoted(value))
-        {
+        let quoted = simple_quoted(value);
+        if value.starts_with(['"', '\'', '{', '[', '&', '*', '!', '?']) && !quoted {
             return None;
         }
+        open = !quoted;
         let Some(slot) = ["schema", "package", "name"]
             .iter()
             .position(|name| *name == key)
         else {
             continue;
         };
-        let plain = value.starts_with(|first: char| first.is_ascii_alphabetic())
-            && value
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte))
-            && value.len() > 5;
-        let value = if simple_quoted(value) {
+        open = false;
+        let plain = value
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte))
+            && yaml::is_text(value);
+        let value = if quoted {
             &value[1..value.len() - 1]
         } else if plain {
             value
@@ -299,19 +303,15 @@ impl<'m, R: Read> Documents<'m, R> {
     fn first(&mut self) -> Result<Option<u8>, FbcError> {
         loop {
             let rest = &self.buffer[self.start..];
-            match rest.iter().position(|byte| !byte.is_ascii_whitespace()) {
-                Some(at) => {
-                    let byte = rest[at];
-                    self.skip(at);
-                    return Ok(Some(byte));
-                }
-                None => {
-                    let length = rest.len();
-                    self.skip(length);
-                    if !self.fill()? {
-                        return Ok(None);
-                    }
-                }
+            if let Some(at) = rest.iter().position(|byte| !byte.is_ascii_whitespace()) {
+                let byte = rest[at];
+                self.skip(at);
+                return Ok(Some(byte));
+            }
+            let length = rest.len();
+            self.skip(length);
+            if !self.fill()? {
+                return Ok(None);
             }
         }
     }
@@ -417,34 +417,30 @@ impl<'m, R: Read> Documents<'m, R> {
         }
     }
 
-    fn advance(&mut self) -> Result<Option<RawDocument>, FbcError> {
-        let format = match self.format {
-            Some(format) => format,
-            None => {
-                // An object at once is JSON; whatever else is YAML. Space in front belongs to YAML.
-                let mut scanned = 0;
-                let first = loop {
-                    let rest = &self.buffer[self.start + scanned..];
-                    if let Some(byte) = rest.iter().find(|byte| !byte.is_ascii_whitespace()) {
-                        break Some(*byte);
-                    }
-                    scanned += rest.len();
-                    if !self.fill()? {
-                        break None;
-                    }
-                };
-                let format = match first {
-                    None => return Ok(None),
-                    Some(b'{') => Format::Json,
-                    Some(_) => Format::Yaml,
-                };
-                self.format = Some(format);
-                format
+    /// An object at once is JSON; whatever else is YAML. Space in front is left in place, for YAML may need it.
+    fn detect(&mut self) -> Result<Option<Format>, FbcError> {
+        let mut scanned = 0;
+        loop {
+            let rest = &self.buffer[self.start + scanned..];
+            match rest.iter().find(|byte| !byte.is_ascii_whitespace()) {
+                Some(b'{') => return Ok(Some(Format::Json)),
+                Some(_) => return Ok(Some(Format::Yaml)),
+                None => scanned += rest.len(),
             }
-        };
-        match format {
-            Format::Json => self.next_json(),
-            Format::Yaml => self.next_yaml(),
+            if !self.fill()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn advance(&mut self) -> Result<Option<RawDocument>, FbcError> {
+        if self.format.is_none() {
+            self.format = self.detect()?;
+        }
+        match self.format {
+            None => Ok(None),
+            Some(Format::Json) => self.next_json(),
+            Some(Format::Yaml) => self.next_yaml(),
         }
     }
 }
@@ -564,13 +560,16 @@ mod tests {
             ),
             ("{\"name\":\"a\"}", "f:1: the document has no schema"),
             ("{\"schema\":\"\"}", "no schema"),
-            ("{\"schema\":\"s\",\"schema\":\"t\"}", "duplicate field"),
+            (
+                "{\"schema\":\"s\",\"schema\":\"t\"}",
+                "key \"schema\" has two values",
+            ),
             ("{\"schema\":1}", "f:1: "),
             ("{\"schema\":\"s\"]", "f:1: "),
             ("{\"schema\":\"olm.package\"}", "an olm.package has no name"),
             ("\n\n# words\njust words\n", "f:1: expected an object"),
             ("schema: s\nname: 1\n", "name is not a string"),
-            ("schema: s\nschema: s\n", "twice"),
+            ("schema: s\nschema: t\n", "two values"),
             ("%TAG ! x\n---\nschema: s\n", "directive"),
             ("\u{0}\u{1}", "f:1: "),
         ] {
@@ -600,10 +599,23 @@ mod tests {
 
     proptest! {
         #[test]
+        fn the_quick_look_sees_what_is_there(pieces in prop::collection::vec(prop::sample::select(vec![
+            "schema: ", "name: ", "package: ", "\nschema: s", "\nname: n", "\npackage: p", "\nother: ", "\nother:\n", "\n", "\n  ", "\n- ", " ",
+            "a", "b: c", "'", "\"", "#", " #", "|", ">", ":", "yes", "1", "~", "&x ", "*x", "[", "]", "{", "}", ",", "\\", "\t", "\r",
+        ]), 0..24)) {
+            let text = pieces.concat();
+            for document in Documents::new(text.as_bytes(), "f", 1 << 20).flatten() {
+                if let (Ok(head), Ok(value)) = (document.head("f"), document.value("f")) {
+                    prop_assert_eq!(Head::of_value(&value), Ok(head), "{:?}", text);
+                }
+            }
+        }
+
+        #[test]
         fn no_bytes_make_the_reader_fall_over(bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(b"{}[]\"\\:-. \nschema".to_vec())], 0..200)) {
             for document in Documents::new(bytes.as_slice(), "f", 1 << 20).flatten() {
-                if document.head("f").is_ok() {
-                    let _ = document.value("f");
+                if let (Ok(head), Ok(value)) = (document.head("f"), document.value("f")) {
+                    prop_assert_eq!(Head::of_value(&value), Ok(head));
                 }
             }
         }

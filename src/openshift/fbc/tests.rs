@@ -33,6 +33,12 @@ pub(in crate::openshift) fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// The layers of an image, top first.
+type Layers = Vec<Vec<u8>>;
+
+/// Paths and bytes of a catalog's files.
+type Members<'m> = &'m [(&'m str, &'m [u8])];
+
 pub(in crate::openshift) fn catalog(
     members: &[(&str, &[u8])],
 ) -> Result<Catalog<Vec<u8>>, FbcError> {
@@ -133,7 +139,7 @@ fn a_fragment_does_not_depend_on_how_its_catalog_is_laid_out() {
     let one = [PACKAGE_P, CHANNEL_P, BUNDLE_P, OTHER_P, GLOBAL].join("\n");
     let yaml = "---\n# words\nname: p\nschema: olm.package\ndefaultChannel: c\n---\nschema: my.thing\npackage: p\nunknown: {b: ~, a: []}\n---\nschema: olm.channel\npackage: p\nname: c\nentries:\n- {name: p.v1}\nx: [1.0, <&>]\n---\nschema: olm.bundle\npackage: p\nimage: q.io/p:v1\nname: \"p.v1\"\nproperties: []\n";
     let pinned = digests(&catalog(&[("index.json", one.as_bytes())]).unwrap())["p"].clone();
-    let layouts: [&[(&str, &[u8])]; 5] = [
+    let layouts: [Members<'_>; 5] = [
         &[("p/catalog.yaml", yaml.as_bytes())],
         &[
             ("p/b/1.json", BUNDLE_P.as_bytes()),
@@ -162,7 +168,7 @@ fn a_fragment_does_not_depend_on_how_its_catalog_is_laid_out() {
         assert_eq!(found["p"], pinned, "{layout:?} says the same about p");
     }
     assert_eq!(
-        pinned, "sha256:54f8d9a5fffb7b1b2ef9b1a7d1d3c3a6f2b7f36e6e7c0d3a0000000000000000",
+        pinned, "sha256:c5bcc540b46337ff36bc058abc5f9f4c4beaea70b6c3dcfa285e33ddb3bfcca0",
         "moving this moves every fragment ever pinned in a lock"
     );
     let found = catalog(&[("a", one.as_bytes())]).unwrap();
@@ -193,7 +199,7 @@ fn a_fragment_does_not_depend_on_how_its_catalog_is_laid_out() {
 
 #[test]
 fn what_is_no_catalog_is_refused_with_its_place() {
-    let refused: [(&[(&str, &[u8])], &str); 8] = [
+    let refused: [(Members<'_>, &str); 8] = [
         (&[("README.md", b"# Read\n")], ""),
         (
             &[("a/README.md", b"Read me")],
@@ -233,7 +239,7 @@ fn what_is_no_catalog_is_refused_with_its_place() {
     )])
     .unwrap();
     let error = twice.fragment("p").unwrap_err().to_string();
-    assert_eq!(error, "x:1: key \"a\" occurs twice in one object");
+    assert_eq!(error, "x:1: key \"a\" has two values in one object");
     let foreign = Fragment::parse("p", PACKAGE_Q.as_bytes())
         .unwrap_err()
         .to_string();
@@ -253,6 +259,23 @@ fn what_is_no_catalog_is_refused_with_its_place() {
         endless.to_string().contains("over the limit of 1048576"),
         "{endless}"
     );
+}
+
+#[test]
+fn a_spool_on_disk_is_like_one_in_memory() {
+    let all = [PACKAGE_P, CHANNEL_P, BUNDLE_P, OTHER_P, GLOBAL, PACKAGE_Q].join("\n");
+    let mut builder = Builder::new(tempfile::tempfile().unwrap(), Limits::default());
+    builder.member("index.json", &mut all.as_bytes()).unwrap();
+    let on_disk = builder.finish().unwrap();
+    let in_memory = catalog(&[("index.json", all.as_bytes())]).unwrap();
+    for package in ["p", "q"] {
+        assert_eq!(
+            on_disk.fragment(package).unwrap(),
+            in_memory.fragment(package).unwrap(),
+            "where {package} waited must not matter"
+        );
+    }
+    assert_eq!(on_disk.documents(), 6, "nothing is lost");
 }
 
 #[test]
@@ -382,7 +405,7 @@ fn upper_layers_replace_and_delete_what_is_below() {
         Link("bin", tar::EntryType::Symlink),
     ]);
     let long = format!("configs/{}/catalog.json", "n".repeat(200));
-    let cases: [(&str, Vec<Vec<u8>>, &[&str]); 11] = [
+    let cases: [(&str, Layers, &[&str]); 11] = [
         ("one layer", vec![base.clone()], &["p", "q"]),
         (
             "a file deleted",

@@ -167,9 +167,13 @@ pub(super) fn read(bytes: &[u8]) -> Result<Value, Flaw> {
                 }
                 Some(Key::Merge) => merged.push(built.value),
                 Some(Key::Name(name)) => {
-                    if entries.insert(name.clone(), built.value).is_some() {
-                        return Err(flaw(format!("key {name:?} occurs twice in one mapping")));
+                    if entries
+                        .get(&name)
+                        .is_some_and(|there| *there != built.value)
+                    {
+                        return Err(flaw(format!("key {name:?} has two values in one mapping")));
                     }
+                    entries.insert(name, built.value);
                 }
             },
         }
@@ -236,6 +240,11 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, St
             tag.original()
         )),
     }
+}
+
+/// Whether a plain scalar is a string.
+pub(super) fn is_text(text: &str) -> bool {
+    matches!(resolve(text), Ok(Value::Text(_)))
 }
 
 /// What a plain scalar stands for.
@@ -346,6 +355,7 @@ mod tests {
                 r#"{"a":"x\ny\n","b":"x y"}"#,
             ),
             ("# nothing", "null"),
+            ("a: 1\na: 1", r#"{"a":1}"#),
         ] {
             match read(yaml.as_bytes()) {
                 Ok(value) => assert_eq!(value.to_json(), json, "{yaml} must be {json}"),
@@ -359,11 +369,11 @@ mod tests {
         let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..10 {
             let items = vec![format!("*a{}", level - 1); 10].join(", ");
-            bomb.push_str(&format!("a{level}: &a{level} [{items}]\n"));
+            bomb = format!("{bomb}a{level}: &a{level} [{items}]\n");
         }
         let deep = format!("{}{}", "[".repeat(4000), "]".repeat(4000));
         for (yaml, line, part) in [
-            ("a: 1\nb: 2\na: 1", 2, "twice"),
+            ("a: 1\nb: 2\na: 3", 2, "two values"),
             ("a: .inf", 0, "no number"),
             ("a: !!binary aGk=", 0, "tag"),
             ("a: !mine 1", 0, "tag"),

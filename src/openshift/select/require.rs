@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::model::Model;
 use super::near::near;
+use crate::hint::Hint;
 use crate::openshift::fbc::{FbcError, Fragment, Property};
 use crate::openshift::version::{Range, Version};
 
@@ -78,6 +79,20 @@ impl fmt::Display for Unmet {
             write!(formatter, "; selected are only {}", versions.join(", "))?;
         }
         Ok(())
+    }
+}
+
+impl Hint for Unmet {
+    fn hint(&self) -> Option<String> {
+        match &self.requirement {
+            Requirement::Package { name, .. } if self.selected.is_empty() => {
+                Some(format!("add package {name}"))
+            }
+            Requirement::Package { name, range } => {
+                Some(format!("select a version {range} of package {name}"))
+            }
+            Requirement::Api { .. } => Some("add the package that provides it".to_owned()),
+        }
     }
 }
 

@@ -370,9 +370,10 @@ fn tls_problem(error: &rustls::Error) -> TlsProblem {
     use rustls::CertificateError as Certificate;
     match error {
         rustls::Error::InvalidMessage(_) => TlsProblem::PlainHttp,
-        rustls::Error::InvalidCertificate(Certificate::UnknownIssuer) => {
-            TlsProblem::UnknownAuthority
-        }
+        // A known authority whose signature does not fit is another one of the same name: one that was made anew.
+        rustls::Error::InvalidCertificate(
+            Certificate::UnknownIssuer | Certificate::BadSignature,
+        ) => TlsProblem::UnknownAuthority,
         rustls::Error::InvalidCertificate(
             Certificate::Expired
             | Certificate::ExpiredContext { .. }

@@ -346,6 +346,12 @@ impl Registry {
                 .body(Body::from(text), text.len() as u64))
         };
         match (asked.path.as_str(), asked.reads()) {
+            ("/", true) if super::page::is_wanted(asked) => {
+                if let Some(users) = &self.users {
+                    self.admit(users, asked).await?;
+                }
+                Ok(self.front_page())
+            }
             ("/", true) => text("imgbuild registry\n"),
             (HEALTH_PATH, true) => text("ok\n"),
             (TOKEN_PATH, true) if self.options.tokens.is_some() => self.token(asked).await,
