@@ -5,11 +5,13 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
 
 use imgbuild::demo::{Compression, Form, Member, Upstream, World};
 use imgbuild::digest::Digest;
 use imgbuild::oci::Platform;
-use imgbuild::registry::server::Options;
+use imgbuild::registry::server::{Options, Repositories, Server};
+use imgbuild::store::memory::Memory;
 
 /// The host that images are named by; registries.conf leads it to the upstream of the test.
 const HOST: &str = "registry.example.test";
@@ -1063,14 +1065,11 @@ fn every_example_goes_from_lock_to_import_and_its_lockfile_is_what_lock_writes()
         far.imgbuild(&format!("import {} --to oci:mirror", out.display()))
             .ends(0)
             .says(&["adopted"]);
-        let index: serde_json::Value =
-            serde_json::from_str(&far.read("mirror/index.json")).unwrap();
-        let images = index["manifests"].as_array().unwrap().len();
-        assert_eq!(
-            images,
-            written.matches("[[image]]").count(),
-            "every image of {name} has arrived"
-        );
+        let index = far.read("mirror/index.json");
+        for image in written.lines().filter(|line| line.starts_with("image = ")) {
+            let digest = image.trim_end_matches('"').rsplit_once('@').unwrap().1;
+            assert!(index.contains(digest), "{image} of {name} has arrived");
+        }
         locked.push(format!("{name}.lock.toml"));
     }
     locked.sort();
@@ -1126,4 +1125,103 @@ fn a_plan_is_a_page_that_marks_what_is_new() {
         .ends(0)
         .json();
     assert_eq!(json["since"]["blobs"], 3, "every form agrees: {json}");
+}
+
+#[test]
+fn a_signed_report_is_known_again_by_another_auditor() {
+    let upstream = Upstream::start(world(&IMAGES, &["team/m:1"]), Options::default()).unwrap();
+    let (place, _) = audited(&upstream);
+    place.imgbuild("key new alice").ends(0);
+    place.imgbuild("key new mallory").ends(0);
+    place
+        .imgbuild("audit --attest alice.key")
+        .ends(0)
+        .says(&["wrote audit.dsse.json, by key sha256:"]);
+    let (other, _) = audited(&upstream);
+    for name in ["audit.dsse.json", "alice.pub", "mallory.pub"] {
+        fs::copy(place.path(name), other.path(name)).unwrap();
+    }
+    other
+        .imgbuild("audit --attested audit.dsse.json --by mallory.pub --by alice.pub")
+        .ends(0)
+        .says(&["audit.dsse.json is of this report, by key sha256:"]);
+    other
+        .imgbuild("audit --attested audit.dsse.json --by mallory.pub")
+        .ends(4)
+        .says(&["none of its signatures is by a key that was given"]);
+    let forged = place
+        .read("audit.dsse.json")
+        .replacen("\"sig\":\"", "\"sig\":\"AAAA", 1);
+    other.write("forged.json", &forged);
+    other
+        .imgbuild("audit --attested forged.json --by alice.pub")
+        .ends(4);
+    // What differs is another report, and one with findings is never signed.
+    let lock = other.lock();
+    other.write(LOCK, &lock.replacen("CHG-1", "CHG-2", 1));
+    other
+        .imgbuild("audit --attested audit.dsse.json --by alice.pub")
+        .ends(4)
+        .says(&["the attestation is of another report than this one"]);
+    other.write(LOCK, &lock.replacen("size = ", "size  = ", 1));
+    fs::copy(place.path("alice.key"), other.path("alice.key")).unwrap();
+    other
+        .imgbuild("audit --attest alice.key -o unsound.json")
+        .ends(4);
+    assert!(
+        !other.path("unsound.json").exists(),
+        "findings are not signed away"
+    );
+}
+
+#[test]
+fn an_audit_asks_a_registry_for_everything_too() {
+    let upstream = Upstream::start(world(&IMAGES, &["team/m:1"]), Options::default()).unwrap();
+    let place = Place::new(Some(&upstream));
+    place.wants(&["team/a:1", "team/m:1"]);
+    place.imgbuild("lock").ends(0);
+    let mirror = Server::start(
+        Options::default(),
+        Arc::new(Memory::default()),
+        Repositories::in_memory(),
+    )
+    .unwrap();
+    let host = mirror.address().to_string();
+    place
+        .imgbuild(&format!("push docker://{host}/site --insecure {host}"))
+        .ends(0);
+    let line = format!("audit --registry {host}/site --insecure {host}");
+    let report = place
+        .imgbuild(&line)
+        .ends(0)
+        .says(&["destination 2 images, ", "\nsound\n"])
+        .hides(&[&host]);
+    let second = Server::start(
+        Options::default(),
+        Arc::new(Memory::default()),
+        Repositories::in_memory(),
+    )
+    .unwrap();
+    let other = second.address().to_string();
+    place
+        .imgbuild(&format!("push docker://{other} --insecure {other}"))
+        .ends(0);
+    let same = place
+        .imgbuild(&format!("audit --registry {other} --insecure {other}"))
+        .ends(0);
+    assert_eq!(
+        report.stdout, same.stdout,
+        "two destinations that hold the same have the same report"
+    );
+    let image = upstream.world().at("team/a", "1").unwrap().digest;
+    mirror
+        .repositories()
+        .unlink_manifest("site/team/a", &image)
+        .unwrap();
+    place
+        .imgbuild(&line)
+        .ends(4)
+        .says(&["finding destination site/team/a:1: ", &image.to_string()]);
+    mirror.stop();
+    place.imgbuild(&line).ends(1).says(&["finding unanswered "]);
 }

@@ -307,6 +307,27 @@ pub(super) struct AuditArguments {
     /// The line of archives [default: the config stem]
     #[arg(long, value_name = "NAME")]
     pub(super) stream: Option<String>,
+    /// Ask this registry for everything that the lock names as well: HOST[:PORT][/PREFIX]
+    #[arg(long, value_name = "HOST/PREFIX")]
+    pub(super) registry: Option<String>,
+    /// How repositories are named there: v2, v2-4.17 [default: v2]
+    #[arg(long, value_name = "NAME", value_parser = ["v2", "v2-4.17"], requires = "registry")]
+    pub(super) layout: Option<String>,
+    /// Most path components that the registry takes [default: no limit]
+    #[arg(long, value_name = "N", requires = "registry")]
+    pub(super) max_nested_paths: Option<usize>,
+    /// Sign the report, if it is sound, with this secret key
+    #[arg(long, value_name = "KEY")]
+    pub(super) attest: Option<PathBuf>,
+    /// The file that the signature is written to [default: audit.dsse.json]
+    #[arg(short, long, value_name = "FILE", requires = "attest")]
+    pub(super) output: Option<PathBuf>,
+    /// Make sure that this file is a signature under the very same report
+    #[arg(long, value_name = "FILE", requires = "by")]
+    pub(super) attested: Option<PathBuf>,
+    /// Public keys of those who may have signed it; may be given again
+    #[arg(long, value_name = "KEYS", requires = "attested")]
+    pub(super) by: Vec<PathBuf>,
     /// The form of the answer
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,

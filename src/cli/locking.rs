@@ -632,78 +632,75 @@ pub(super) fn plan(
         ));
     }
     let shared = sharing(&images);
-    match arguments.format {
-        PlanFormat::Json => {
-            let mut out = json_plan(
-                &lock, &bytes, &closure, &absent, &images, &shared, &next, &store,
-            );
-            if let (Some(base), Some(new)) = (base, &new) {
-                let bytes: u64 = new.iter().map(|blob| blob.size).sum();
-                out["since"] = json!({ "base": base.name, "blobs": new.len(), "bytes": bytes });
-            }
-            say(out.to_string());
+    if arguments.format == PlanFormat::Json {
+        let mut out = json_plan(
+            &lock, &bytes, &closure, &absent, &images, &shared, &next, &store,
+        );
+        if let (Some(base), Some(new)) = (base, &new) {
+            let bytes: u64 = new.iter().map(|blob| blob.size).sum();
+            out["since"] = json!({ "base": base.name, "blobs": new.len(), "bytes": bytes });
         }
-        _ => {
-            say(format!("{}  {}", paths.lock.display(), Digest::of(&bytes)));
-            let unknown = if closure.unread.is_empty() {
-                String::new()
+        say(out.to_string());
+    } else {
+        say(format!("{}  {}", paths.lock.display(), Digest::of(&bytes)));
+        let unknown = if closure.unread.is_empty() {
+            String::new()
+        } else {
+            format!(
+                "  and what {} name, which are not here",
+                count(closure.unread.len(), "manifest")
+            )
+        };
+        say(format!("  images     {:>8}", images.len()));
+        say(format!(
+            "  manifests  {:>8}  {:>12}",
+            closure.manifests.len(),
+            ui::bytes(closure.manifests.iter().map(|blob| blob.size).sum())
+        ));
+        say(format!(
+            "  blobs      {:>8}  {:>12}{unknown}",
+            closure.blobs.len(),
+            ui::bytes(closure.blobs.iter().map(|blob| blob.size).sum())
+        ));
+        say(format!(
+            "  to fetch   {:>8}  {:>12}",
+            absent.blobs.len(),
+            ui::bytes(absent.bytes())
+        ));
+        if let (Some(base), Some(new)) = (base, &new) {
+            say(format!(
+                "  new        {:>8}  {:>12}  since {}",
+                new.len(),
+                ui::bytes(new.iter().map(|blob| blob.size).sum()),
+                base.name
+            ));
+        }
+        if let Some(free) = store.free_space() {
+            let enough = if free >= absent.bytes() {
+                ""
             } else {
-                format!(
-                    "  and what {} name, which are not here",
-                    count(closure.unread.len(), "manifest")
-                )
+                "  NOT ENOUGH"
             };
-            say(format!("  images     {:>8}", images.len()));
             say(format!(
-                "  manifests  {:>8}  {:>12}",
-                closure.manifests.len(),
-                ui::bytes(closure.manifests.iter().map(|blob| blob.size).sum())
+                "  store                {:>12} free at {}{enough}",
+                ui::bytes(free),
+                store.path().display()
             ));
-            say(format!(
-                "  blobs      {:>8}  {:>12}{unknown}",
-                closure.blobs.len(),
-                ui::bytes(closure.blobs.iter().map(|blob| blob.size).sum())
-            ));
-            say(format!(
-                "  to fetch   {:>8}  {:>12}",
-                absent.blobs.len(),
-                ui::bytes(absent.bytes())
-            ));
-            if let (Some(base), Some(new)) = (base, &new) {
+        }
+        say(next.sentence());
+        if arguments.media.is_some() {
+            for label in next.labels() {
+                say(label);
+            }
+        }
+        if site.common.verbose > 0 {
+            for ((root, content), alone) in images.iter().zip(&shared) {
                 say(format!(
-                    "  new        {:>8}  {:>12}  since {}",
-                    new.len(),
-                    ui::bytes(new.iter().map(|blob| blob.size).sum()),
-                    base.name
+                    "  {:>12}  {:>12} alone  {}",
+                    ui::bytes(content.bytes()),
+                    ui::bytes(*alone),
+                    root.owner
                 ));
-            }
-            if let Some(free) = store.free_space() {
-                let enough = if free >= absent.bytes() {
-                    ""
-                } else {
-                    "  NOT ENOUGH"
-                };
-                say(format!(
-                    "  store                {:>12} free at {}{enough}",
-                    ui::bytes(free),
-                    store.path().display()
-                ));
-            }
-            say(next.sentence());
-            if arguments.media.is_some() {
-                for label in next.labels() {
-                    say(label);
-                }
-            }
-            if site.common.verbose > 0 {
-                for ((root, content), alone) in images.iter().zip(&shared) {
-                    say(format!(
-                        "  {:>12}  {:>12} alone  {}",
-                        ui::bytes(content.bytes()),
-                        ui::bytes(*alone),
-                        root.owner
-                    ));
-                }
             }
         }
     }

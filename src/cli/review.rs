@@ -26,15 +26,20 @@ use super::arguments::{
     PlanFormat, Subject, TextconvArguments, WhyArguments,
 };
 use super::delivery;
+use super::destination;
 use super::locking::{fetch, resolve_failure, wanted};
 use super::site::{Paths, Site, cannot, lock_failure, store_failure};
+use super::trust;
 use super::ui::{self, Failure, Progress, count, remark, say};
 use crate::archive::read::Blobs;
 use crate::archive::{FileName, Set, Stream};
 use crate::canon::Key;
 use crate::config::{self, ImageSet, parse_size};
+use crate::deliver::attest;
 use crate::deliver::audit::{self, AuditError};
 use crate::deliver::emit::replace;
+use crate::deliver::head::AdoptedHead;
+use crate::deliver::registry::RegistryTarget;
 use crate::digest::Digest;
 use crate::hint::Hint;
 use crate::oci::MANIFEST_LIMIT;
@@ -251,13 +256,10 @@ fn adopted(store: &Store, stream: &Stream, sequence: u64) -> Result<Option<Diges
             continue;
         }
         let head = records.read(&name).map_err(failed)?.unwrap_or_default();
-        let Ok(head) = serde_json::from_slice::<serde_json::Value>(&head) else {
-            continue;
-        };
-        if head["sequence"].as_u64() == Some(sequence)
-            && let Some(digest) = head["lock"].as_str().and_then(|text| text.parse().ok())
+        if let Ok(head) = serde_json::from_slice::<AdoptedHead>(&head)
+            && head.sequence == sequence
         {
-            return Ok(Some(digest));
+            return Ok(Some(head.lock));
         }
     }
     Ok(None)
@@ -815,6 +817,18 @@ pub(super) fn audit(
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(cannot("read the chain", &chain_path, &error)),
     };
+    let keys = trust::public_keys(&arguments.by)?;
+    let secret = trust::secret_keys(arguments.attest.as_slice())?;
+    let place = arguments
+        .registry
+        .as_deref()
+        .map(destination::destination)
+        .transpose()?;
+    let shape = destination::flags(arguments.layout.as_deref(), arguments.max_nested_paths);
+    let target = match &place {
+        Some(place) => Some(RegistryTarget::new(site.client()?, place.registry.clone())),
+        None => None,
+    };
     let progress = Progress::new(
         site.common.quiet,
         site.common.verbose > 0,
@@ -829,6 +843,15 @@ pub(super) fn audit(
             digest: Digest::of(bytes),
             wanted: &asks,
         }),
+        destination: place
+            .as_ref()
+            .zip(target.as_ref())
+            .map(|(place, target)| audit::Delivered {
+                holdings: target,
+                place,
+                layout: &shape,
+                workers: usize::from(site.common.jobs),
+            }),
         observer: &observer,
         stop,
     });
@@ -850,9 +873,47 @@ pub(super) fn audit(
             say(format!("report {}", report.digest()));
         }
     }
+    if let Some(path) = &arguments.attested {
+        let bytes = fs::read(path).map_err(|error| cannot("read the attestation", path, &error))?;
+        let signer = attest::check(&report, &bytes, &keys)
+            .map_err(|error| Failure::of(ui::UNVERIFIED, &error, None))?;
+        if !site.common.quiet {
+            remark(format!(
+                "{} is of this report, by key {}",
+                path.display(),
+                signer.id()
+            ));
+        }
+    }
     if report.is_sound() {
+        if let Some(key) = secret.first() {
+            let path = arguments
+                .output
+                .clone()
+                .unwrap_or_else(|| PathBuf::from("audit.dsse.json"));
+            let bytes = attest::attest(&report, key)
+                .map_err(|error| Failure::of(ui::ERROR, &error, None))?;
+            replace(&path, &bytes)
+                .map_err(|error| cannot("write the attestation", &path, &error))?;
+            if !site.common.quiet {
+                remark(format!(
+                    "wrote {}, by key {}",
+                    path.display(),
+                    key.public().id()
+                ));
+            }
+        }
         return Ok(ui::DONE);
     }
+    let unanswered = report
+        .findings
+        .iter()
+        .all(|finding| finding.kind == audit::Kind::Unanswered);
+    let code = if unanswered {
+        ui::ERROR
+    } else {
+        ui::UNVERIFIED
+    };
     let mut lines: Vec<String> = report
         .findings
         .iter()
@@ -863,7 +924,7 @@ pub(super) fn audit(
         lines.push(format!("and {} more", report.findings.len() - LISTED));
     }
     Err(Failure::new(
-        ui::UNVERIFIED,
+        code,
         format!("the audit has {}:\n  {}", count(report.findings.len(), "finding"), lines.join("\n  ")),
     )
     .hint("lockfiles and chains come back from git, blobs with `imgbuild store fsck` and then `imgbuild build`"))

@@ -14,6 +14,7 @@
 //! skip registry.example.test/old:1 "withdrawn; CHG-20418"
 //! closure sha256:… 7 manifests, 21 blobs, 52344 bytes
 //! archive prod 1 sha256:… lock sha256:…
+//! destination 1 images, 3 manifests, 12 blobs, 52344 bytes
 //! sound
 //! ```
 //!
@@ -32,6 +33,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 use serde::Serialize;
 
+use super::holdings::Holdings;
+use super::prove::{Problem, claims, prove};
 use crate::archive::chain::{Chain, Line};
 use crate::archive::manifest::Manifest as ArchiveManifest;
 use crate::archive::{Stream, list};
@@ -44,7 +47,7 @@ use crate::plan::lock::{Lock, Want};
 use crate::plan::text;
 use crate::run::event::{Event, Observer, one_line};
 use crate::run::resolve::{placements, roots};
-use crate::step::place::{Layout, refuse_collisions};
+use crate::step::place::{Destination, Layout, refuse_collisions};
 use crate::step::rule::Rules;
 use crate::store::disk::Store;
 use crate::store::{Blob, Source as _, StoreError, read};
@@ -69,10 +72,26 @@ pub struct Subject<'a> {
     /// The digest of the config, and what it asks of a lock, given the rules that the lock names; none where there is
     /// no config, as on the far side of the gap.
     pub config: Option<Config<'a>>,
+    /// A destination that should hold everything the lock names.
+    pub destination: Option<Delivered<'a>>,
     /// Who watches.
     pub observer: Observer<'a>,
     /// Set to stop.
     pub stop: &'a AtomicBool,
+}
+
+/// A destination, as an audit needs it. Its manifests are read; of blobs it is believed that it has them, as a registry
+/// reads all bytes of one only to send them.
+#[derive(Clone, Copy)]
+pub struct Delivered<'a> {
+    /// What it holds.
+    pub holdings: &'a dyn Holdings,
+    /// Where it is.
+    pub place: &'a Destination,
+    /// How repositories are named there.
+    pub layout: &'a Layout,
+    /// Questions at once.
+    pub workers: usize,
 }
 
 /// What a config asks of a lock, or why it asks nothing that can be understood.
@@ -109,6 +128,10 @@ pub enum Kind {
     Chain,
     /// The stored manifest of an archive, or the lock it was made from.
     Archive,
+    /// What a destination holds.
+    Destination,
+    /// A destination that gave no answer.
+    Unanswered,
 }
 
 impl fmt::Display for Kind {
@@ -123,6 +146,8 @@ impl fmt::Display for Kind {
             Self::Memo => "memo",
             Self::Chain => "chain",
             Self::Archive => "archive",
+            Self::Destination => "destination",
+            Self::Unanswered => "unanswered",
         })
     }
 }
@@ -194,6 +219,9 @@ pub struct Report {
     pub closure: Option<Listed>,
     /// The archives of the chain: stream, sequence, archive id and lock.
     pub archives: Vec<(String, u64, Digest, Digest)>,
+    /// What was found at a destination: images that are whole, manifests and blobs by repository, and their bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<(u64, u64, u64, u64)>,
     /// What is wrong, sorted.
     pub findings: Vec<Finding>,
 }
@@ -261,6 +289,11 @@ impl Report {
         for (stream, sequence, id, lock) in &self.archives {
             line(format_args!("archive {stream} {sequence} {id} lock {lock}"));
         }
+        if let Some((images, manifests, blobs, bytes)) = self.destination {
+            line(format_args!(
+                "destination {images} images, {manifests} manifests, {blobs} blobs, {bytes} bytes"
+            ));
+        }
         for finding in &self.findings {
             let mut text = String::new();
             if !finding.owners.is_empty() {
@@ -309,6 +342,7 @@ pub fn audit(subject: &Subject<'_>) -> Result<Report, AuditError> {
         skips: Vec::new(),
         closure: None,
         archives: Vec::new(),
+        destination: None,
         findings: Vec::new(),
     };
     if let Some(lock) = lock(subject, &mut report) {
@@ -337,6 +371,9 @@ pub fn audit(subject: &Subject<'_>) -> Result<Report, AuditError> {
             }
         }
         closure(subject, &lock, &mut report)?;
+        if let (Some(delivered), Some(rules)) = (&subject.destination, &rules) {
+            destination(subject, delivered, &lock, rules, &mut report)?;
+        }
     }
     for path in subject.store.memo().unreadable()? {
         report.find(Kind::Memo, path, "the record is not what was written");
@@ -609,6 +646,52 @@ fn closure(subject: &Subject<'_>, lock: &Lock, report: &mut Report) -> Result<()
             item: blob.digest.to_string(),
             what: format!("{what}{below}"),
             owners: plan.owners(&blob.digest),
+        });
+    }
+    Ok(())
+}
+
+/// Asks a destination for everything that the lock names.
+fn destination(
+    subject: &Subject<'_>,
+    delivered: &Delivered<'_>,
+    lock: &Lock,
+    rules: &Rules,
+    report: &mut Report,
+) -> Result<(), AuditError> {
+    let claims = match claims(lock, rules, delivered.place, delivered.layout) {
+        Ok(claims) => claims,
+        Err(error) => {
+            report.find(Kind::Place, "destination", one_line(&error));
+            return Ok(());
+        }
+    };
+    let proof = prove(
+        &claims,
+        delivered.holdings,
+        false,
+        delivered.workers,
+        subject.observer,
+        subject.stop,
+    );
+    if proof.stopped {
+        return Err(AuditError::Stopped);
+    }
+    report.destination = Some((proof.whole, proof.manifests, proof.blobs, proof.bytes));
+    for (problem, images) in proof.problems {
+        let (item, kind) = match &problem {
+            Problem::NoTag { at, .. }
+            | Problem::OtherTag { at, .. }
+            | Problem::NoManifest { at, .. }
+            | Problem::NoBlob { at, .. }
+            | Problem::Damaged { at, .. } => (at.clone(), Kind::Destination),
+            Problem::Unknown { at, .. } => (at.clone(), Kind::Unanswered),
+        };
+        report.findings.push(Finding {
+            kind,
+            item,
+            what: problem.to_string(),
+            owners: images.into_iter().collect(),
         });
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! Delivery: importing archives, putting images into a registry, and telling a cluster where they are.
 
+pub mod attest;
 pub mod audit;
 pub mod delete;
 pub mod dossier;
