@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::chain::ChainError;
+use super::seal::SealError;
 use super::{BLOB_LIMIT, PART_LIMIT, SEQUENCE_LIMIT, Stream};
 use crate::digest::Digest;
 use crate::hint::Hint;
@@ -159,6 +160,18 @@ pub enum ArchiveError {
         /// What the part has.
         found: Digest,
     },
+    /// Nobody who is trusted vouches for the archive.
+    #[error("{stream} sequence {sequence} (id {}) is not sealed as it must be", archive_id.short())]
+    Unsealed {
+        /// The stream.
+        stream: Stream,
+        /// The sequence.
+        sequence: u64,
+        /// The archive's id.
+        archive_id: Digest,
+        /// Why.
+        source: Box<SealError>,
+    },
     /// The archive does not fit the chain.
     #[error("{stream} sequence {sequence} (id {}) does not fit the chain", archive_id.short())]
     Chain {
@@ -212,6 +225,11 @@ impl Hint for ArchiveError {
             Self::PartSize { least, .. } => Some(format!("use a part size of at least {least}")),
             Self::Parts { works, .. } => Some(format!("use a part size of {works} or more")),
             Self::Stray { .. } => Some("remove it, or export to another directory".to_owned()),
+            Self::Unsealed { source, .. } => match **source {
+                SealError::None => Some("bring the .seal.json file along with the parts".to_owned()),
+                SealError::Expired { .. } => Some("have the archive sealed again, or bring a newer one".to_owned()),
+                _ => Some("find out who made this archive before it is used".to_owned()),
+            },
             Self::Stopped => Some("run the same export again to go on".to_owned()),
             Self::BlobDamaged { .. } => Some("check the store, then build again".to_owned()),
             Self::Damaged { flaw, .. } if matches!(**flaw, Flaw::Format { .. }) => {

@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -22,17 +22,24 @@ pub(super) struct Pool {
     home: Sender<Vec<u8>>,
     free: Receiver<Vec<u8>>,
     size: usize,
+    most: usize,
     made: Cell<usize>,
 }
 
 impl Pool {
-    /// Buffers of `size` bytes, made as they are needed.
+    /// At most [`CHUNKS`] buffers of `size` bytes, made as they are needed.
     pub(super) fn new(size: usize) -> Self {
+        Self::of(CHUNKS, size)
+    }
+
+    /// At most `most` buffers of `size` bytes, made as they are needed.
+    pub(super) fn of(most: usize, size: usize) -> Self {
         let (home, free) = channel();
         Self {
             home,
             free,
             size,
+            most,
             made: Cell::new(0),
         }
     }
@@ -42,7 +49,7 @@ impl Pool {
         if let Ok(buffer) = self.free.try_recv() {
             return buffer;
         }
-        if self.made.get() < CHUNKS {
+        if self.made.get() < self.most {
             self.made.set(self.made.get() + 1);
             return vec![0; self.size];
         }
@@ -81,10 +88,67 @@ impl Drop for Chunk {
     }
 }
 
+/// Some bytes of a chunk, for a reader of its own.
+pub(super) struct Share {
+    chunk: Arc<Chunk>,
+    range: Range<usize>,
+}
+
+/// Bytes that go by, for one who takes them.
+///
+/// They are those of the medium, and nothing is proven of them. Ends early where the medium cannot be read on.
+pub struct Passing {
+    arriving: Receiver<Share>,
+    current: Option<Share>,
+}
+
+impl Passing {
+    pub(super) const fn new(arriving: Receiver<Share>) -> Self {
+        Self {
+            arriving,
+            current: None,
+        }
+    }
+}
+
+impl Read for Passing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        while self
+            .current
+            .as_ref()
+            .is_none_or(|share| share.range.is_empty())
+        {
+            // Give the buffer back before waiting for the next.
+            self.current = None;
+            match self.arriving.recv() {
+                Ok(share) => self.current = Some(share),
+                Err(_) => return Ok(0),
+            }
+        }
+        let Some(share) = &mut self.current else {
+            return Ok(0);
+        };
+        let count = share.range.len().min(buffer.len());
+        let from = share.range.start;
+        buffer[..count].copy_from_slice(&share.chunk[from..from + count]);
+        share.range.start += count;
+        Ok(count)
+    }
+}
+
 /// Something to read from front to back that can leave bytes out.
 pub(super) trait Input: BufRead {
     /// Goes on `count` bytes further; perhaps beyond the end.
     fn skip(&mut self, count: u64) -> io::Result<()>;
+
+    /// The next `count` bytes, which are buffered, for another reader; `None` where buffers are not shared.
+    fn share(&self, count: usize) -> Option<Share> {
+        let _ = count;
+        None
+    }
 }
 
 impl<F: Read + Seek> Input for io::BufReader<F> {
@@ -145,6 +209,12 @@ impl Read for Chunks {
 }
 
 impl Input for Chunks {
+    fn share(&self, count: usize) -> Option<Share> {
+        let chunk = Arc::clone(self.current.as_ref()?);
+        let range = self.at..self.at + count;
+        Some(Share { chunk, range })
+    }
+
     fn skip(&mut self, mut count: u64) -> io::Result<()> {
         while count > 0 {
             let here = self.fill_buf()?.len();

@@ -14,6 +14,7 @@
 //! └── blobs/sha256/<hex>       manifests first
 //! prod_seq000007_0002.tar      part.json, manifest.json, blobs; or one span of a blob too large for a part
 //! prod_seq000007.sha256        what `sha256sum -c` reads
+//! prod_seq000007.seal.json     who vouches for it, if anybody does
 //! ```
 //!
 //! Goals: recovery needs nothing but `tar`; the id covers what is inside and not how it is split; equal contents
@@ -39,11 +40,13 @@ pub mod bases;
 pub mod chain;
 mod error;
 mod flow;
+pub mod key;
 pub mod layout;
 pub mod list;
 pub mod manifest;
 pub mod member;
 pub mod read;
+pub mod seal;
 pub mod sums;
 pub mod tar;
 pub mod verify;

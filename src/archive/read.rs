@@ -20,11 +20,13 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
-use super::flow::Input;
+use super::flow::{Input, Share};
 use super::list::{check_sorted, check_within, listed};
 use super::manifest::member_limit;
 use super::member::{Entry, Member, PartHeader};
+use super::seal::{self, Seal, SealError, Trust};
 use super::sums::{self, Sums};
 use super::{ArchiveError, FileKind, FileName, Flaw, Manifest, Stream, list, tar};
 use crate::digest::{Digest, Hasher};
@@ -414,12 +416,17 @@ impl<'p, I: Input> Walk<'p, I> {
     /// Hashes what is left of the current member.
     pub(super) fn hash(&mut self) -> Result<Digest, ArchiveError> {
         let mut hasher = Hasher::default();
-        self.hash_into(&mut hasher)?;
+        self.hash_into(&mut hasher, None)?;
         Ok(hasher.finish())
     }
 
-    /// Hashes what is left of the current member, behind what `hasher` has seen.
-    pub(super) fn hash_into(&mut self, hasher: &mut Hasher) -> Result<(), ArchiveError> {
+    /// Hashes what is left of the current member, behind what `hasher` has seen; whoever is at the other end of
+    /// `taken` gets the same bytes.
+    pub(super) fn hash_into(
+        &mut self,
+        hasher: &mut Hasher,
+        taken: Option<&Sender<Share>>,
+    ) -> Result<(), ArchiveError> {
         while self.left > 0 {
             let count = match self.fill_buf() {
                 Ok(bytes) => {
@@ -431,6 +438,12 @@ impl<'p, I: Input> Walk<'p, I> {
                 }
                 Err(error) => return Err(self.fail(Flaw::Io(error))),
             };
+            if let Some(taken) = taken
+                && let Some(share) = self.input.share(count)
+            {
+                // Who has enough of it hangs up.
+                let _ = taken.send(share);
+            }
             self.consume(count);
         }
         Ok(())
@@ -530,6 +543,7 @@ pub struct Archive {
     parts: BTreeMap<u32, Part>,
     copies: Vec<PathBuf>,
     sums: Vec<(PathBuf, Sums)>,
+    seals: Vec<PathBuf>,
     /// Whole blobs that the parts list.
     listed: u64,
 }
@@ -605,6 +619,48 @@ impl Archive {
     #[must_use]
     pub fn sums(&self) -> &[(PathBuf, Sums)] {
         &self.sums
+    }
+
+    /// The seals beside the parts, which were not read.
+    #[must_use]
+    pub fn seals(&self) -> &[PathBuf] {
+        &self.seals
+    }
+
+    /// Holds the archive to its seals: one of them must vouch for it. Yields that file, and the checksums in it.
+    ///
+    /// # Errors
+    /// If none does; says why the last one does not.
+    pub fn sealed(&self, trust: &Trust<'_>) -> Result<(PathBuf, Sums), ArchiveError> {
+        let mut problem = SealError::None;
+        for path in &self.seals {
+            match self.check_seal(path, trust) {
+                Ok(sums) => return Ok((path.clone(), sums)),
+                Err(error) => problem = error,
+            }
+        }
+        Err(ArchiveError::Unsealed {
+            stream: self.manifest.stream.clone(),
+            sequence: self.manifest.sequence,
+            archive_id: self.archive_id,
+            source: Box::new(problem),
+        })
+    }
+
+    fn check_seal(&self, path: &Path, trust: &Trust<'_>) -> Result<Sums, SealError> {
+        let file = path.display().to_string();
+        let form = |problem| SealError::Form {
+            file: file.clone(),
+            problem,
+        };
+        let bytes = read_small(path, seal::LIMIT).map_err(|error| form(error.to_string()))?;
+        let parts: Vec<(FileName, u64)> = self
+            .parts()
+            .map(|part| (part.file_name(), part.size))
+            .collect();
+        Seal::parse(&bytes)
+            .map_err(form)?
+            .check(&file, self.archive_id, self.of, &parts, trust)
     }
 
     /// The error that names the missing parts, if there are any.
@@ -769,7 +825,7 @@ impl Set {
         files.retain(|path| seen.insert(path.clone()));
 
         let mut set = Self::default();
-        let mut sums = Vec::new();
+        let (mut sums, mut seals) = (Vec::new(), Vec::new());
         for path in files {
             match file_name(&path) {
                 Some(name) => match name.kind {
@@ -779,8 +835,9 @@ impl Set {
                         }
                     }
                     FileKind::Sums => sums.push((path, name)),
-                    // Read by whoever repairs or checks signatures.
-                    FileKind::Parity(_) | FileKind::Seal => {}
+                    FileKind::Seal => seals.push((path, name)),
+                    // Read by whoever repairs.
+                    FileKind::Parity(_) => {}
                 },
                 None => set.foreign.push(path),
             }
@@ -799,6 +856,14 @@ impl Set {
         for (path, name) in sums {
             set.add_sums(&path, &name);
         }
+        for (path, name) in seals {
+            for archive in &mut set.archives {
+                let manifest = &archive.manifest;
+                if manifest.stream == name.stream && manifest.sequence == name.sequence {
+                    archive.seals.push(path.clone());
+                }
+            }
+        }
         Ok(set)
     }
 
@@ -816,6 +881,7 @@ impl Set {
                 parts: BTreeMap::new(),
                 copies: Vec::new(),
                 sums: Vec::new(),
+                seals: Vec::new(),
                 listed: 0,
             });
         }
@@ -900,6 +966,17 @@ impl Set {
     pub fn blobs(&self) -> Blobs<'_> {
         Blobs::of(&self.archives)
     }
+}
+
+/// Reads a file of at most `limit` bytes.
+fn read_small(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        let text = format!("it has more than the {limit} bytes that are read");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+    }
+    Ok(bytes)
 }
 
 /// The blobs in the parts of archives, wherever they stand there.

@@ -6,21 +6,24 @@
 //! commits to; a full archive provides its whole closure; the checksum file, where there is one, agrees; the archive
 //! fits the chain, where one is given; and on top of each base whose closure is given, nothing is missing.
 //!
-//! Every part is read once. Reading, hashing the part and hashing its members run side by side. A part that is
-//! damaged does not stop the others: every failure is reported, at its file, member and byte.
+//! Every part is read once, front to back. Reading, hashing the part and hashing its members run side by side; and
+//! whoever wants blobs takes them as they go by ([`Taker`]), so that proving and unloading a medium are one pass. A
+//! part that is damaged does not stop the others: every failure is reported, at its file, member and byte.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::chain::Chain;
-use super::flow::{CHUNK, Chunk, Chunks, Input, Pool, fill};
+pub use super::flow::Passing;
+use super::flow::{CHUNK, CHUNKS, Chunk, Chunks, Input, Pool, Share, fill};
 use super::member::{Entry, Member};
 use super::read::{Archive, Metadata, Part, Set, Walk};
+use super::seal::Trust;
 use super::{ArchiveError, Failures, FileKind, Flaw, bases, tar};
 use crate::digest::{Digest, Hasher};
 use crate::store::Blob;
@@ -32,10 +35,59 @@ pub struct Options<'a> {
     pub quick: bool,
     /// The stream's chain.
     pub chain: Option<&'a Chain>,
+    /// Whom to trust; `None` leaves seals unread.
+    pub trust: Option<&'a Trust<'a>>,
     /// Closures of base locks, by lock.
     pub base_closures: &'a [(Digest, &'a [Blob])],
     /// Stops between two chunks once it is true.
     pub stop: Option<&'a AtomicBool>,
+    /// Who takes blobs as they go by. Nobody does with `quick`.
+    pub taker: Option<&'a dyn Taker>,
+    /// On how many threads they are taken; at least one.
+    pub takers: usize,
+}
+
+/// Takes blobs while they are verified, so that a medium is read once.
+///
+/// Reading waits for the slowest: at most so many blobs are under way as there are threads to take them, and a
+/// bounded number of buffers.
+pub trait Taker: Sync {
+    /// Whether it takes `blob`. Asked for each whole blob that goes by, in archive order, until damage is found.
+    fn wants(&self, blob: &Blob) -> bool;
+
+    /// Takes `blob`, whose bytes go by in `bytes`. Those that are not read are passed over.
+    ///
+    /// Of the bytes nothing is proven yet: whoever takes them verifies them, and makes nothing visible that rests on
+    /// an archive before that is proven as a whole.
+    fn take(&self, blob: &Blob, bytes: Passing);
+}
+
+/// A blob that is on its way to a taker.
+type Handed = (Blob, Passing);
+
+/// Where blobs are handed over.
+#[derive(Clone)]
+struct Hand<'a> {
+    taker: &'a dyn Taker,
+    threads: usize,
+    handed: SyncSender<Handed>,
+    sizes: &'a BTreeMap<Digest, u64>,
+    /// No blob is handed over after damage was found.
+    closed: &'a AtomicBool,
+}
+
+impl Hand<'_> {
+    /// Where the bytes of a blob go, if it is wanted. Waits for a thread that takes it.
+    fn offer(&self, digest: Digest) -> Option<Sender<Share>> {
+        let size = *self.sizes.get(&digest)?;
+        let blob = Blob { digest, size };
+        if self.closed.load(Ordering::Relaxed) || !self.taker.wants(&blob) {
+            return None;
+        }
+        let (to, arriving) = channel();
+        self.handed.send((blob, Passing::new(arriving))).ok()?;
+        Some(to)
+    }
 }
 
 /// What was verified.
@@ -55,6 +107,8 @@ pub struct Report {
     pub bytes: u64,
     /// Whether it was found in the chain that was given; `None` if none was.
     pub in_chain: Option<bool>,
+    /// The seal that vouches for it, if one was asked for.
+    pub sealed: Option<PathBuf>,
     /// The base locks on top of which nothing is missing.
     pub proven_bases: Vec<Digest>,
     /// Further copies of parts, which were not read.
@@ -114,6 +168,48 @@ pub fn verify(
     options: &Options<'_>,
     progress: &dyn Fn(u64),
 ) -> Result<Report, Failures> {
+    let Some(taker) = options.taker.filter(|_| !options.quick) else {
+        return examine(archive, options, progress, None);
+    };
+    let sizes: BTreeMap<Digest, u64> = archive
+        .metadata()
+        .map(|metadata| metadata.provides)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|blob| (blob.digest, blob.size))
+        .collect();
+    let closed = AtomicBool::new(false);
+    let threads = options.takers.max(1);
+    // Nothing waits in it: a blob that is handed over has a thread, so no buffer is held by one that is not taken.
+    let (handed, taken) = sync_channel::<Handed>(0);
+    let taken: Mutex<Receiver<Handed>> = Mutex::new(taken);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let next = taken.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let Ok((blob, bytes)) = next else { break };
+                    taker.take(&blob, bytes);
+                }
+            });
+        }
+        let hand = Hand {
+            taker,
+            threads,
+            handed,
+            sizes: &sizes,
+            closed: &closed,
+        };
+        examine(archive, options, progress, Some(hand))
+    })
+}
+
+fn examine(
+    archive: &Archive,
+    options: &Options<'_>,
+    progress: &dyn Fn(u64),
+    hand: Option<Hand<'_>>,
+) -> Result<Report, Failures> {
     let mut found = Found::default();
     let manifest = archive.manifest();
     found.errors.extend(archive.missing_error());
@@ -127,8 +223,20 @@ pub fn verify(
         }
     };
     if let Some(metadata) = &metadata {
+        let before = found.count();
         check_order(archive, metadata, &mut found);
+        if let Some(hand) = hand.as_ref().filter(|_| found.count() > before) {
+            hand.closed.store(true, Ordering::Relaxed);
+        }
     }
+
+    let sealed = options.trust.and_then(|trust| match archive.sealed(trust) {
+        Ok(sealed) => Some(sealed),
+        Err(error) => {
+            found.add(error);
+            None
+        }
+    });
 
     let mut parts = Vec::new();
     let mut join = Join::default();
@@ -145,8 +253,13 @@ pub fn verify(
             quick: options.quick,
             stop: options.stop,
             progress,
+            hand: hand.as_ref(),
         };
-        let sums = sums_of(archive, part);
+        let mut sums = sums_of(archive, part);
+        if let Some((path, sealed)) = &sealed {
+            let kind = FileKind::Part(part.header().part);
+            sums.extend(sealed.get(&kind).map(|sum| (path.clone(), *sum)));
+        }
         let before = found.count();
         let (sha256, hashed) = check.run(!sums.is_empty(), &mut join, &mut found);
         let mut listed = false;
@@ -162,6 +275,9 @@ pub fn verify(
                     });
                 }
             }
+        }
+        if let Some(hand) = hand.as_ref().filter(|_| found.count() > before) {
+            hand.closed.store(true, Ordering::Relaxed);
         }
         parts.push(PartReport {
             name: part.file_name().to_string(),
@@ -216,6 +332,7 @@ pub fn verify(
         blobs: manifest.provides.count,
         bytes: manifest.provides.bytes,
         in_chain,
+        sealed: sealed.map(|(path, _)| path),
         proven_bases,
         copies: archive.copies().to_vec(),
     })
@@ -361,8 +478,17 @@ fn order(provides: &[Blob], next: usize, entry: &Entry) -> Flaw {
 /// A cut blob whose spans go by, from part to part.
 #[derive(Default)]
 struct Join {
-    /// The blob, its last span that went by, and what its bytes hash to so far.
-    open: Option<(Digest, u32, Hasher)>,
+    open: Option<Spans>,
+}
+
+struct Spans {
+    blob: Digest,
+    /// The last one that went by.
+    last: u32,
+    /// What the bytes hash to so far.
+    hasher: Hasher,
+    /// Who takes the bytes.
+    taken: Option<Sender<Share>>,
 }
 
 struct Check<'a> {
@@ -370,6 +496,7 @@ struct Check<'a> {
     quick: bool,
     stop: Option<&'a AtomicBool>,
     progress: &'a dyn Fn(u64),
+    hand: Option<&'a Hand<'a>>,
 }
 
 impl Check<'_> {
@@ -383,10 +510,10 @@ impl Check<'_> {
             }
         };
         if self.quick && !listed {
-            walk(self.part, BufReader::new(file), None, found);
+            walk(self.part, BufReader::new(file), None, None, found);
             return (None, false);
         }
-        if self.part.size() <= CHUNK as u64 {
+        if self.part.size() <= CHUNK as u64 && self.hand.is_none() {
             return self.run_small(file, join, found);
         }
         let (to_sum, summed) = channel::<Arc<Chunk>>();
@@ -401,12 +528,16 @@ impl Check<'_> {
             });
             let join = (!self.quick).then_some(join);
             let part = self.part;
+            let hand = self.hand.cloned();
+            let threads = hand.as_ref().map_or(0, |hand| hand.threads);
             let walking = scope.spawn(move || {
                 let mut found = Found::default();
-                walk(part, Chunks::new(walked), join, &mut found);
+                walk(part, Chunks::new(walked), join, hand.as_ref(), &mut found);
                 found
             });
-            let pool = Pool::new(CHUNK);
+            // Those who take blobs hold some of the buffers.
+            let size = usize::try_from(self.part.size()).map_or(CHUNK, |size| size.clamp(1, CHUNK));
+            let pool = Pool::of(CHUNKS + 2 * threads, size);
             let mut at = 0;
             let broken = loop {
                 if self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
@@ -454,14 +585,26 @@ impl Check<'_> {
         }
         (self.progress)(bytes.len() as u64);
         let join = (!self.quick).then_some(join);
-        walk(self.part, BufReader::new(Cursor::new(&bytes)), join, found);
+        walk(
+            self.part,
+            BufReader::new(Cursor::new(&bytes)),
+            join,
+            None,
+            found,
+        );
         (Some(Digest::of(&bytes)), !self.quick)
     }
 }
 
-/// Walks over all bytes of a part. Hashes its members but, without `join`, its blobs.
-fn walk(part: &Part, input: impl Input, join: Option<&mut Join>, found: &mut Found) {
-    if let Err(error) = try_walk(part, input, join, found) {
+/// Walks over all bytes of a part. Hashes its members but, without `join`, its blobs; hands over those that are wanted.
+fn walk(
+    part: &Part,
+    input: impl Input,
+    join: Option<&mut Join>,
+    hand: Option<&Hand<'_>>,
+    found: &mut Found,
+) {
+    if let Err(error) = try_walk(part, input, join, hand, found) {
         found.add(error);
     }
 }
@@ -470,8 +613,10 @@ fn try_walk(
     part: &Part,
     input: impl Input,
     mut join: Option<&mut Join>,
+    hand: Option<&Hand<'_>>,
     found: &mut Found,
 ) -> Result<(), ArchiveError> {
+    let offer = |digest| hand.and_then(|hand| hand.offer(digest));
     let mut before = join.as_mut().and_then(|join| join.open.take());
     let mut walk = Walk::new(part, input);
     walk.start()?;
@@ -482,18 +627,24 @@ fn try_walk(
             Member::Span { digest, number, of } => {
                 if let Some(join) = join.as_mut() {
                     let open = match before.take() {
-                        Some((open, last, hasher)) if (open, last + 1) == (*digest, *number) => {
-                            Some(hasher)
+                        Some(open) if (open.blob, open.last + 1) == (*digest, *number) => {
+                            Some(open)
                         }
-                        _ => (*number == 1).then(Hasher::default),
+                        _ => (*number == 1).then(|| Spans {
+                            blob: *digest,
+                            last: 0,
+                            hasher: Hasher::default(),
+                            taken: offer(*digest),
+                        }),
                     };
                     // Without the spans before it, this one proves nothing; that they are missing is reported.
-                    let Some(mut hasher) = open else { continue };
-                    walk.hash_into(&mut hasher)?;
+                    let Some(mut open) = open else { continue };
+                    walk.hash_into(&mut open.hasher, open.taken.as_ref())?;
                     if number < of {
-                        join.open = Some((*digest, *number, hasher));
+                        open.last = *number;
+                        join.open = Some(open);
                     } else {
-                        let (expected, joined) = (*digest, hasher.finish());
+                        let (expected, joined) = (*digest, open.hasher.finish());
                         if joined != expected {
                             found.add(fail(Flaw::Joined {
                                 spans: *of,
@@ -511,8 +662,14 @@ fn try_walk(
             other => part.manifest().commitment(other),
         };
         if let Some(expected) = expected {
-            let found_digest = walk.hash()?;
+            let taken = member.digest().and_then(offer);
+            let mut hasher = Hasher::default();
+            walk.hash_into(&mut hasher, taken.as_ref())?;
+            let found_digest = hasher.finish();
             if found_digest != expected {
+                if let Some(hand) = hand {
+                    hand.closed.store(true, Ordering::Relaxed);
+                }
                 found.add(fail(Flaw::Wrong {
                     expected,
                     found: found_digest,
@@ -625,6 +782,89 @@ mod tests {
                 .all(|part| part.hashed && !part.listed),
             "the checksum file is not needed"
         );
+    }
+
+    /// Takes what it is told to, and remembers it.
+    #[derive(Default)]
+    struct Everything {
+        but: Vec<Blob>,
+        /// Blobs whose bytes it does not look at.
+        bored: Vec<Blob>,
+        taken: Mutex<BTreeMap<Blob, Vec<u8>>>,
+    }
+
+    impl Taker for Everything {
+        fn wants(&self, blob: &Blob) -> bool {
+            !self.but.contains(blob)
+        }
+
+        fn take(&self, blob: &Blob, mut bytes: Passing) {
+            let mut all = Vec::new();
+            if !self.bored.contains(blob) {
+                bytes.read_to_end(&mut all).unwrap();
+            }
+            self.taken.lock().unwrap().insert(*blob, all);
+        }
+    }
+
+    fn taking<'a>(taker: &'a Everything, takers: usize) -> Options<'a> {
+        Options {
+            taker: Some(taker),
+            takers,
+            ..Options::default()
+        }
+    }
+
+    #[test]
+    fn blobs_are_taken_while_they_are_proven_cut_or_not() {
+        let large = 9 << 20;
+        let sizes = [300, 12_000, 0, 40, large, 5_000_000, 7];
+        let sample = Sample::of(&sizes);
+        for part_size in [16 << 10, 1 << 20, 6 << 20, 1 << 30] {
+            for takers in [0, 1, 3, 16] {
+                let folder = tempfile::tempdir().unwrap();
+                if part_size == 16 << 10 && takers != 3 {
+                    continue;
+                }
+                sample.export(&sample.contents(), part_size, folder.path());
+                let taker = Everything {
+                    but: vec![sample.blobs[1]],
+                    bored: vec![sample.blobs[5]],
+                    ..Everything::default()
+                };
+                all(folder.path(), &taking(&taker, takers)).unwrap();
+                let taken = taker.taken.into_inner().unwrap();
+                for (name, (blob, size)) in (1..).zip(sample.blobs.iter().zip(sizes)) {
+                    let expected = match name {
+                        2 => None,
+                        6 => Some(Vec::new()),
+                        name => Some(noise(name, size)),
+                    };
+                    assert!(
+                        taken.get(blob) == expected.as_ref(),
+                        "blob {name} in parts of {part_size}, {takers} takers: each that is wanted comes whole"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn taking_does_not_change_what_is_found() {
+        let (folder, parts) = sample();
+        for path in &parts {
+            let good = fs::read(path).unwrap();
+            for at in (0..good.len()).step_by(173) {
+                let mut bad = good.clone();
+                bad[at] ^= 1;
+                fs::write(path, bad).unwrap();
+                let alone = text(&failures(folder.path()));
+                let taker = Everything::default();
+                let taking = all(folder.path(), &taking(&taker, 2)).unwrap_err();
+                assert_eq!(text(&taking), alone, "byte {at} of {}", path.display());
+            }
+            fs::write(path, good).unwrap();
+        }
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub(super) struct Common {
     #[arg(long, global = true, value_name = "HOST[:PORT]")]
     pub(super) insecure: Vec<String>,
     /// Transfers at once
-    #[arg(long, global = true, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, global = true, value_name = "N", default_value_t = Common::JOBS, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(super) jobs: u16,
     /// Say nothing but errors
     #[arg(short, long, global = true)]
@@ -60,6 +60,11 @@ pub(super) struct Common {
     /// Write what happens as JSON lines
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) events: Option<PathBuf>,
+}
+
+impl Common {
+    /// Transfers at once, unless told otherwise.
+    pub(super) const JOBS: u16 = 16;
 }
 
 /// Which config and lock.
@@ -127,10 +132,16 @@ pub(super) enum Command {
     Diff(DiffArguments),
     /// Say who brought a digest, repository or tag in
     Why(WhyArguments),
+    /// Derive everything again, offline, and compare: a report that is equal on every machine
+    Audit(AuditArguments),
     /// Fetch everything the lock names into the store
     Build(BuildArguments),
     /// Write the next sequenced archive, or an old one again
     Export(ExportArguments),
+    /// Vouch for archives with a key
+    Seal(SealArguments),
+    /// Make keys for seals and receipts
+    Key(KeyArguments),
     /// Prove archives without extracting them, or that a registry holds the whole lock
     Verify(VerifyArguments),
     /// Stage, check, adopt and push archives; emit the resources
@@ -153,7 +164,15 @@ pub(super) enum Command {
     Version(VersionArguments),
     /// Print a completion script
     Completion(CompletionArguments),
+    /// Print a lock as lines; git runs this to show differences
+    Textconv(TextconvArguments),
+    /// Merge locks; git runs this
+    MergeDriver(MergeDriverArguments),
     /// Tell the whole story on loopback, with nothing installed
+    ///
+    /// Runs lock, diff, export, verify, import and emit against two small registries that it starts on this machine,
+    /// and prints each command so that it can be repeated. Its store, settings, credentials and registries.conf are
+    /// its own, in the folder that it leaves behind.
     Demo(DemoArguments),
 }
 
@@ -162,6 +181,9 @@ pub(super) struct InitArguments {
     /// The folder to write into
     #[arg(default_value = ".")]
     pub(super) folder: PathBuf,
+    /// Only prepare .gitattributes, for a project that has its config already
+    #[arg(long)]
+    pub(super) git: bool,
 }
 
 #[derive(Debug, Args)]
@@ -174,6 +196,12 @@ pub(super) struct LockArguments {
     /// Only say whether the lock answers the config; exit 3 if not
     #[arg(long, conflicts_with_all = ["update", "offline", "skip"])]
     pub(super) check: bool,
+    /// Ask the names again, without writing; exit 3 if something has moved or vanished
+    #[arg(long, requires = "check")]
+    pub(super) upstream: bool,
+    /// Take the answers to all names from this evidence log, and make every pin again
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["update", "offline", "check"])]
+    pub(super) replay: Option<PathBuf>,
     /// Ask nobody: drop blocks and reuse pins only
     #[arg(long, conflicts_with = "update")]
     pub(super) offline: bool,
@@ -220,24 +248,68 @@ pub(super) struct PlanArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct DiffArguments {
-    /// The older lock
-    pub(super) old: PathBuf,
+    /// The older lock: a file, git:REV:PATH, REV:PATH, an archive or STREAM#SEQ
+    pub(super) old: String,
     /// The newer lock
-    pub(super) new: PathBuf,
+    pub(super) new: String,
     /// The form of the answer
     #[arg(long, value_enum, default_value_t = DiffFormat::Text)]
     pub(super) format: DiffFormat,
+    /// Exit 1 if there are differences
+    #[arg(long)]
+    pub(super) exit_code: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct WhyArguments {
     /// A digest, the start of one, a repository, a tag, or repository:tag
-    pub(super) what: String,
+    #[arg(required_unless_present = "from")]
+    pub(super) what: Option<String>,
+    /// Look for every digest that this file mentions, whatever its form; - is standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "what")]
+    pub(super) from: Option<PathBuf>,
+    /// Look into manifests as well: children, configs, layers
+    #[arg(long)]
+    pub(super) deep: bool,
     #[command(flatten)]
     pub(super) subject: Subject,
     /// The form of the answer
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AuditArguments {
+    /// The ImageSetConfiguration [default: imageset.yaml, if there is one]
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// The lock: a file, git:REV:PATH, REV:PATH, an archive or STREAM#SEQ [default: lockfiles/<config stem>.lock.toml]
+    #[arg(long, value_name = "LOCK")]
+    pub(super) lock: Option<String>,
+    /// The line of archives [default: the config stem]
+    #[arg(long, value_name = "NAME")]
+    pub(super) stream: Option<String>,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TextconvArguments {
+    /// The lock
+    pub(super) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct MergeDriverArguments {
+    /// The version that both sides grew from (%O); empty if there is none
+    pub(super) base: PathBuf,
+    /// Our version (%A), which the result replaces
+    pub(super) ours: PathBuf,
+    /// Their version (%B)
+    pub(super) theirs: PathBuf,
+    /// The path in the repository (%P), for messages
+    pub(super) path: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -262,6 +334,18 @@ pub(super) struct ExportArguments {
     /// Carry everything, for a first delivery or a new start
     #[arg(long, conflicts_with_all = ["overlap", "for_sequences", "base_lock"])]
     pub(super) full: bool,
+    /// Apply on top of what sites confirm in this file of receipts; may be given again, and is remembered
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["full", "overlap", "for_sequences", "base_lock", "seq"])]
+    pub(super) receipt: Vec<PathBuf>,
+    /// Public keys, one of which must have signed each receipt
+    #[arg(long, value_name = "FILE", requires = "receipt")]
+    pub(super) receipt_keys: Vec<PathBuf>,
+    /// Vouch for the archive with this secret key; may be given again
+    #[arg(long, value_name = "KEY")]
+    pub(super) seal: Vec<PathBuf>,
+    /// When the seal ceases to count: a date or a time
+    #[arg(long, value_name = "DATE", requires = "seal")]
+    pub(super) expires: Option<String>,
     /// Apply on top of any of the last N+1 archives
     #[arg(long, value_name = "N", conflicts_with_all = ["for_sequences", "base_lock"])]
     pub(super) overlap: Option<usize>,
@@ -313,9 +397,50 @@ pub(super) struct VerifyArguments {
     /// Most path components that the destination takes [default: no limit]
     #[arg(long, value_name = "N", requires = "registry")]
     pub(super) max_nested_paths: Option<usize>,
+    #[command(flatten)]
+    pub(super) seals: SealsRequired,
     /// The form of the answer
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,
+}
+
+/// Which seals are required.
+#[derive(Debug, Args)]
+pub(super) struct SealsRequired {
+    /// Public keys that are trusted: the archive must be sealed by one of them; may be given again
+    #[arg(long, value_name = "KEYS")]
+    pub(super) require_seal: Vec<PathBuf>,
+    /// How many of these keys must have signed
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "require_seal")]
+    pub(super) threshold: usize,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SealArguments {
+    /// Folders or parts
+    #[arg(required = true, value_name = "ARCHIVE")]
+    pub(super) paths: Vec<PathBuf>,
+    /// The secret key to sign with; may be given again
+    #[arg(long, required = true, value_name = "KEY")]
+    pub(super) key: Vec<PathBuf>,
+    /// When the seal ceases to count: a date or a time
+    #[arg(long, value_name = "DATE")]
+    pub(super) expires: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct KeyArguments {
+    #[command(subcommand)]
+    pub(super) command: KeyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyCommand {
+    /// Write a secret key NAME.key, which only you can read, and its public key NAME.pub
+    New {
+        /// The name, or a path without suffix
+        name: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -385,6 +510,20 @@ pub(super) struct ImportArguments {
     /// Adopt a full archive of another chain
     #[arg(long)]
     pub(super) rebase: bool,
+    /// The name of this site in receipts [default: the destination's host]
+    #[arg(long, value_name = "NAME")]
+    pub(super) site: Option<String>,
+    /// The chain that joins archives which lie far apart; those on it must be the ones it records
+    #[arg(long, value_name = "FILE")]
+    pub(super) chain: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) seals: SealsRequired,
+    /// Write what was adopted to this file, to be brought back to where archives are made
+    #[arg(long, value_name = "FILE")]
+    pub(super) receipt: Option<PathBuf>,
+    /// Sign the receipt with this secret key
+    #[arg(long, value_name = "KEY")]
+    pub(super) key: Option<PathBuf>,
     /// The form of the answer
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,
@@ -555,7 +694,10 @@ pub(super) struct CompletionArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArguments {
-    /// The folder to work in [default: a new one below the temporary directory]
+    /// The folder to work in, new or empty [default: a new one below the temporary directory]
     #[arg(long, value_name = "DIR")]
     pub(super) folder: Option<PathBuf>,
+    /// Keep both registries running until interrupted
+    #[arg(long)]
+    pub(super) serve: bool,
 }

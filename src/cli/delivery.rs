@@ -10,14 +10,17 @@ use serde_json::json;
 use super::arguments::{ExportArguments, Format, ImportArguments, VerifyArguments};
 use super::locking::{fetch, finish_build, matching, plan_of};
 use super::site::{Paths, Site, cannot, layout, lock_failure, store_failure};
+use super::trust::{self, public_keys, secret_keys};
 use super::ui::{self, Failure, Progress, count, remark, say};
 use crate::archive::chain::Chain;
+use crate::archive::key::SecretKey;
 use crate::archive::write::{self, Event as Written};
-use crate::archive::{Failures, Set, Stream, verify};
+use crate::archive::{Failures, FileKind, Set, Stream, verify};
 use crate::config::parse_size;
 use crate::deliver::emit::{documents, replace, write_set};
 use crate::deliver::export::{self, Ask, ExportError, Prepared, Subject};
 use crate::deliver::import::{self, ImportError, Outcome, Request, Target};
+use crate::deliver::receipt::{self, Receipt, ReceiptError, SiteName};
 use crate::deliver::registry::RegistryTarget;
 use crate::digest::Digest;
 use crate::hint::Hint;
@@ -68,7 +71,8 @@ pub(super) fn part_size(
     Ok(PART_SIZE)
 }
 
-fn chain_path(paths: &Paths, stream: &Stream) -> PathBuf {
+/// Where the chain of a stream is kept.
+pub(super) fn chain_path(paths: &Paths, stream: &Stream) -> PathBuf {
     paths
         .lock
         .parent()
@@ -77,7 +81,7 @@ fn chain_path(paths: &Paths, stream: &Stream) -> PathBuf {
 }
 
 /// Reads the chain of a stream.
-fn chain(path: &Path) -> Result<Chain, Failure> {
+pub(super) fn chain(path: &Path) -> Result<Chain, Failure> {
     match fs::read_to_string(path) {
         Ok(text) => Chain::parse(&text).map_err(|error| {
             Failure::of(
@@ -273,12 +277,26 @@ pub(super) fn export(
     let (plan, _) = fetch(site, &lock, &store, Extent::All, stop)?;
     if again.is_none() {
         finish_build(&store, &paths, &lock, &lock_bytes, &rules, &plan)?;
+    } else {
+        // The archive carries them; on another machine than the first they are not in the store yet.
+        for rule in rules.iter() {
+            store
+                .insert(rule.text.as_bytes())
+                .map_err(|error| store_failure(&error))?;
+        }
     }
     let part_size = match again.and_then(|sequence| chain.line(sequence)) {
         Some(line) => line.part_size,
         None => part_size(site, arguments.part_size.as_deref(), &paths, &stream)?,
     };
+    let signers = secret_keys(&arguments.seal)?;
     let resources = early_resources(site, &stream, &lock, &rules)?;
+    let mut ask = ask(arguments)?;
+    let mut receipts = Vec::new();
+    if again.is_none() && ask.is_default() {
+        receipts = confirmed(arguments, &records, &stream, &chain)?;
+        ask.confirmed = receipts.iter().map(|receipt| receipt.sequence).collect();
+    }
     let subject = Subject {
         stream: &stream,
         chain: &chain,
@@ -294,9 +312,7 @@ pub(super) fn export(
         Some(sequence) => {
             Some(export::again(subject, sequence).map_err(|error| export_failure(&error))?)
         }
-        None => {
-            export::prepare(subject, &ask(arguments)?).map_err(|error| export_failure(&error))?
-        }
+        None => export::prepare(subject, &ask).map_err(|error| export_failure(&error))?,
     };
     let Some(prepared) = prepared else {
         if !site.common.quiet {
@@ -308,9 +324,10 @@ pub(super) fn export(
         return Ok(ui::DONE);
     };
     if !site.common.quiet && again.is_none() {
-        remark(assumption(&prepared, &stream));
+        remark(assumption(&prepared, &stream, &receipts));
     }
     let written = write_parts(site, arguments, &prepared, &store, stop)?;
+    let sealed = seal_written(arguments, &prepared, &written, &signers)?;
     if again.is_none() {
         record(
             &store,
@@ -329,6 +346,13 @@ pub(super) fn export(
                 "{}  {:>10}{kept}",
                 arguments.output.join(&part.name).display(),
                 ui::bytes(part.size)
+            ));
+        }
+        if let Some(path) = sealed {
+            say(format!(
+                "{}  {}",
+                path.display(),
+                count(signers.len(), "signature")
             ));
         }
         say(format!(
@@ -359,6 +383,7 @@ fn ask(arguments: &ExportArguments) -> Result<Ask, Failure> {
         overlap: arguments.overlap.unwrap_or(0),
         sequences: arguments.for_sequences.clone(),
         locks,
+        confirmed: Vec::new(),
     })
 }
 
@@ -407,7 +432,7 @@ fn earlier_lock(
 }
 
 /// On top of what the archive applies, as a sentence.
-fn assumption(prepared: &Prepared, stream: &Stream) -> String {
+fn assumption(prepared: &Prepared, stream: &Stream, receipts: &[Receipt]) -> String {
     let bases = &prepared.layout.manifest().bases;
     if bases.is_empty() {
         return format!(
@@ -424,11 +449,50 @@ fn assumption(prepared: &Prepared, stream: &Stream) -> String {
             )
         })
         .collect();
+    let sites: Vec<String> = receipts
+        .iter()
+        .map(|receipt| format!("{} (seq {})", receipt.site, receipt.sequence))
+        .collect();
+    let known = if sites.is_empty() {
+        String::new()
+    } else {
+        format!(", as confirmed by {}", sites.join(", "))
+    };
     format!(
-        "{stream} seq {}: applies where {} has been adopted",
+        "{stream} seq {}: applies where {} has been adopted{known}",
         prepared.line.sequence,
         names.join(" or ")
     )
+}
+
+/// Vouches for the parts that were written, if there are keys.
+fn seal_written(
+    arguments: &ExportArguments,
+    prepared: &Prepared,
+    written: &write::Written,
+    keys: &[SecretKey],
+) -> Result<Option<PathBuf>, Failure> {
+    let path = arguments
+        .output
+        .join(prepared.layout.file_name(FileKind::Seal).to_string());
+    if keys.is_empty() {
+        return Ok(None);
+    }
+    if written.parts.len() != prepared.layout.parts().len() {
+        return Err(Failure::new(ui::ERROR, "only a whole archive can be sealed, and parts of this one are not here")
+            .hint("the parts that were asked for are written; leave --seal out, the earlier seal still counts"));
+    }
+    let parts = written
+        .parts
+        .iter()
+        .map(|part| (part.name.clone(), part.size, part.sha256));
+    let statement = trust::statement(
+        prepared.line.archive_id,
+        parts,
+        arguments.expires.as_deref(),
+    )?;
+    trust::seal_with(&path, statement, keys)?;
+    Ok(Some(path))
 }
 
 fn write_parts(
@@ -541,7 +605,7 @@ fn record(
 }
 
 /// Failures of archives, one per line.
-fn unverified(failures: &Failures) -> Failure {
+pub(super) fn unverified(failures: &Failures) -> Failure {
     let lines: Vec<String> = failures
         .errors
         .iter()
@@ -588,9 +652,27 @@ pub(super) fn verify(
     });
     let id = Digest::of(b"");
     let passed = |bytes| progress.observe(Event::Bytes { digest: id, bytes });
+    let keys = public_keys(&arguments.seals.require_seal)?;
+    let trusted = trust::trust(
+        &keys,
+        &arguments.seals.require_seal,
+        arguments.seals.threshold,
+    )?;
+    if trusted.is_none()
+        && set
+            .archives()
+            .iter()
+            .any(|archive| !archive.seals().is_empty())
+        && !site.common.quiet
+    {
+        remark(
+            "note: there are seals, which nobody looks at unless --require-seal names the keys to trust",
+        );
+    }
     let options = verify::Options {
         quick: arguments.quick,
         chain: chain.as_ref(),
+        trust: trusted.as_ref(),
         stop: Some(stop),
         ..verify::Options::default()
     };
@@ -614,6 +696,7 @@ pub(super) fn verify(
                         "blobs": report.blobs,
                         "bytes": report.bytes,
                         "inChain": report.in_chain,
+                        "sealed": report.sealed.is_some(),
                         "parts": parts,
                     })
                 })
@@ -640,6 +723,9 @@ pub(super) fn verify(
                 if report.in_chain == Some(true) {
                     say("  on the chain");
                 }
+                if let Some(path) = &report.sealed {
+                    say(format!("  sealed by {} as it must be", path.display()));
+                }
             }
         }
         Format::Text => {}
@@ -648,7 +734,7 @@ pub(super) fn verify(
 }
 
 /// Opens archives, and mentions the files that are none.
-fn open(site: &Site, paths: &[PathBuf]) -> Result<Set, Failure> {
+pub(super) fn open(site: &Site, paths: &[PathBuf]) -> Result<Set, Failure> {
     let set = Set::open(paths).map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
     if !site.common.quiet {
         for file in set.foreign() {
@@ -717,6 +803,22 @@ pub(super) fn import(
     stop: &AtomicBool,
 ) -> Result<u8, Failure> {
     let set = open(site, &arguments.paths)?;
+    let keys = public_keys(&arguments.seals.require_seal)?;
+    let trusted = trust::trust(
+        &keys,
+        &arguments.seals.require_seal,
+        arguments.seals.threshold,
+    )?;
+    let joining = match &arguments.chain {
+        None => None,
+        Some(path) if !path.exists() => {
+            let absent = io::ErrorKind::NotFound.into();
+            return Err(cannot("read the chain", path, &absent));
+        }
+        Some(path) => Some(chain(path)?),
+    };
+    let signer = secret_keys(arguments.key.as_slice())?.pop();
+    let site_name = site_name(arguments)?;
     let store = site.store(Access::Shared)?;
     let shape = layout(&arguments.shape);
     let progress = Progress::new(
@@ -733,7 +835,8 @@ pub(super) fn import(
         layout: shape.clone(),
         allow_rollback: arguments.allow_rollback,
         rebase: arguments.rebase,
-        chain: None,
+        chain: joining.as_ref(),
+        trust: trusted.as_ref(),
         workers: usize::from(site.common.jobs),
         observer: &observer,
         stop,
@@ -776,6 +879,7 @@ pub(super) fn import(
     let outcomes = outcomes.map_err(|error| import_failure(&error))?;
     let mut code = ui::DONE;
     let mut rows = Vec::new();
+    let mut receipts = Vec::new();
     for outcome in outcomes {
         match outcome {
             Outcome::Incomplete {
@@ -825,17 +929,151 @@ pub(super) fn import(
                         say(format!("  wrote {}", path.display()));
                     }
                 }
+                if let Some(problem) = &imported.no_head {
+                    remark(format!(
+                        "warning: the destination does not keep what it has adopted; only the store here knows: {problem}"
+                    ));
+                }
+                let receipt = Receipt::new(
+                    imported.stream.clone(),
+                    site_name.clone(),
+                    imported.sequence,
+                    imported.archive_id,
+                    imported.lock_digest,
+                );
+                let receipt = match &signer {
+                    Some(key) => receipt.signed(key),
+                    None => receipt,
+                };
+                if arguments.format == Format::Text && !site.common.quiet {
+                    say(format!("  receipt  {receipt}"));
+                }
                 rows.push(json!({
+                    "receipt": receipt.to_string(),
                     "stream": imported.stream.as_str(), "sequence": imported.sequence, "id": imported.archive_id, "adopted": true,
                     "already": imported.already, "sent": imported.sent, "bytes": imported.bytes, "present": imported.present, "passedOver": imported.passed_over,
                 }));
+                receipts.push(receipt);
             }
         }
+    }
+    if let Some(path) = &arguments.receipt {
+        keep_receipts(path, &receipts)?;
     }
     if arguments.format == Format::Json {
         say(json!({ "version": 1, "archives": rows }).to_string());
     }
     Ok(code)
+}
+
+/// What this site is called in receipts.
+fn site_name(arguments: &ImportArguments) -> Result<SiteName, Failure> {
+    let default = match arguments.to.as_deref() {
+        None => "store".to_owned(),
+        Some(to) if to.starts_with("oci:") => "layout".to_owned(),
+        Some(to) => {
+            let bare = to.trim_start_matches("docker://");
+            bare.split('/').next().unwrap_or(bare).to_owned()
+        }
+    };
+    let text = arguments.site.clone().unwrap_or(default);
+    text.parse().map_err(|error: ReceiptError| {
+        Failure::of(
+            ui::USAGE,
+            &error,
+            Some("name the site with --site NAME".to_owned()),
+        )
+    })
+}
+
+/// Writes receipts to a file; those of other streams and sites in it stay.
+fn keep_receipts(path: &Path, receipts: &[Receipt]) -> Result<(), Failure> {
+    let mut all = match fs::read_to_string(path) {
+        Ok(text) => receipt::parse_all(&text).map_err(|error| {
+            Failure::of(
+                ui::ERROR,
+                &error,
+                Some(format!(
+                    "{} is another file; name one for receipts",
+                    path.display()
+                )),
+            )
+        })?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(cannot("read the receipts", path, &error)),
+    };
+    for receipt in receipts {
+        all.retain(|old| (&old.stream, &old.site) != (&receipt.stream, &receipt.site));
+        all.push(receipt.clone());
+    }
+    all.sort_by(|a, b| (&a.stream, &a.site).cmp(&(&b.stream, &b.site)));
+    let text: String = all.iter().map(|receipt| format!("{receipt}\n")).collect();
+    replace(path, text.as_bytes()).map_err(|error| cannot("write the receipt", path, &error))?;
+    Ok(())
+}
+
+/// The receipts that a stream goes by: those in the files, and those that were given before; the newest of each site.
+fn confirmed(
+    arguments: &ExportArguments,
+    records: &crate::store::streams::Stream<'_>,
+    stream: &Stream,
+    chain: &Chain,
+) -> Result<Vec<Receipt>, Failure> {
+    let failed = |error: ReceiptError| {
+        let hint = error.hint();
+        Failure::of(ui::UNVERIFIED, &error, hint)
+    };
+    let keys = public_keys(&arguments.receipt_keys)?;
+    for path in &arguments.receipt {
+        let text =
+            fs::read_to_string(path).map_err(|error| cannot("read the receipts", path, &error))?;
+        let mut found = 0;
+        for receipt in receipt::parse_all(&text).map_err(failed)? {
+            if receipt.stream != *stream {
+                continue;
+            }
+            found += 1;
+            if !keys.is_empty() {
+                receipt.check_signature(&keys).map_err(failed)?;
+            }
+            receipt.check_chain(chain).map_err(failed)?;
+            let name = format!("receipt {}", receipt.site);
+            let known = remembered(records, &name)?;
+            if known.is_none_or(|known| known.sequence <= receipt.sequence) {
+                records
+                    .write(&name, receipt.to_string().as_bytes())
+                    .map_err(|error| store_failure(&error))?;
+            }
+        }
+        if found == 0 {
+            return Err(Failure::new(
+                ui::ERROR,
+                format!("{} has no receipt for stream {stream}", path.display()),
+            ));
+        }
+    }
+    let mut receipts = Vec::new();
+    for name in records.list().map_err(|error| store_failure(&error))? {
+        if name.starts_with("receipt ") {
+            let receipt = remembered(records, &name)?;
+            receipts.extend(receipt);
+        }
+    }
+    for receipt in &receipts {
+        receipt.check_chain(chain).map_err(failed)?;
+    }
+    Ok(receipts)
+}
+
+fn remembered(
+    records: &crate::store::streams::Stream<'_>,
+    name: &str,
+) -> Result<Option<Receipt>, Failure> {
+    let bytes = records.read(name).map_err(|error| store_failure(&error))?;
+    bytes
+        .map(|bytes| String::from_utf8_lossy(&bytes).parse())
+        .transpose()
+        .map_err(|error: ReceiptError| Failure::of(ui::ERROR, &error, None))
 }
 
 /// Everything that the roots of a store need, and the roots whose locks cannot be read.

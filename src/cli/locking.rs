@@ -8,10 +8,8 @@ use std::sync::atomic::AtomicBool;
 
 use serde_json::json;
 
-use super::arguments::{
-    BuildArguments, DiffArguments, DiffFormat, Format, LockArguments, PlanArguments, PlanFormat,
-    WhyArguments,
-};
+use super::arguments::{BuildArguments, LockArguments, PlanArguments, PlanFormat};
+use super::review;
 use super::site::{Paths, Site, cannot, compare, lock_failure, store_failure};
 use super::ui::{self, Failure, Progress, count, remark, say};
 use crate::deliver::emit::replace;
@@ -22,12 +20,12 @@ use crate::oci::{Descriptor, REF_NAME};
 use crate::plan::graph::{Closure, Plan, Root};
 use crate::plan::key::BlockKey;
 use crate::plan::lock::{Lock, Want};
+use crate::plan::policy::Policy;
 use crate::plan::selector::Selector;
-use crate::plan::{diff, text, why};
-use crate::run::event::{Event, one_line};
+use crate::plan::{diff, text};
+use crate::run::event::{Event, advice, joined_advice, one_line};
 use crate::run::realise::{Extent, Report, realise};
 use crate::run::resolve::{self, Names, Request, ResolveError, Resolver};
-use crate::step::Content;
 use crate::step::place::Layout;
 use crate::step::rule::Rules;
 use crate::store::disk::{Access, Store};
@@ -42,8 +40,13 @@ pub(super) fn lock(
 ) -> Result<u8, Failure> {
     let paths = site.paths(&arguments.subject);
     let set = site.config(&paths.config)?;
+    let policy = review::policy(site)?;
     if arguments.check {
-        return check(site, &paths, &set);
+        let code = check(site, &paths, &set, &policy)?;
+        if arguments.upstream {
+            return review::drift(site, &paths, &set, stop);
+        }
+        return Ok(code);
     }
     let selectors = arguments
         .update
@@ -54,13 +57,15 @@ pub(super) fn lock(
                 .map_err(|error| Failure::of(ui::USAGE, &error, error.hint()))
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let everything = arguments.update.as_ref().is_some_and(Vec::is_empty);
+    // A replay repeats a decision, and that is every answer of it.
+    let everything =
+        arguments.update.as_ref().is_some_and(Vec::is_empty) || arguments.replay.is_some();
     let store = site.store(Access::Shared)?;
     let (previous, disputed) = previous(&paths.lock)?;
     let rules = rules_for(
         site,
         previous.as_ref(),
-        everything
+        arguments.update.as_ref().is_some_and(Vec::is_empty)
             || selectors
                 .iter()
                 .any(|selector| matches!(selector, Selector::Rules)),
@@ -101,9 +106,21 @@ pub(super) fn lock(
     let observer = |event| progress.observe(event);
     observer(Event::Phase { phase: "lock" });
     let live = site.upstream()?;
+    let replay = arguments
+        .replay
+        .as_deref()
+        .map(|path| review::Replay::read(path, &live, &store))
+        .transpose()?;
+    let names: &dyn Names = match &replay {
+        Some(replay) => replay,
+        None => &live,
+    };
     let evidence = |question: &str, digest: Option<Digest>| {
-        let line = json!({ "time": jiff::Timestamp::now().to_string(), "question": question, "digest": digest });
-        if let Err(error) = store.evidence().append(&line.to_string()) {
+        if replay.is_some() {
+            return;
+        }
+        let answer = json!({ "time": jiff::Timestamp::now().to_string(), "question": question, "digest": digest });
+        if let Err(error) = store.evidence().append(&answer.to_string()) {
             remark(format!(
                 "warning: the answer for {question} is not in the evidence log: {}",
                 one_line(&error)
@@ -112,7 +129,7 @@ pub(super) fn lock(
     };
     let resolver = Resolver {
         rules: &rules,
-        names: (!arguments.offline).then_some(&live as &dyn Names),
+        names: (!arguments.offline).then_some(names),
         upstream: &live,
         store: &store,
         limits: site.limits(),
@@ -123,6 +140,18 @@ pub(super) fn lock(
     let locked = resolve::lock(&request, previous.as_ref(), &renew, &resolver);
     progress.finish();
     let locked = locked.map_err(|error| resolve_failure(&error))?;
+    let asked = review::asked_at(&request, &rules, &locked.lock);
+    review::enforce(&policy, &locked.lock, &asked)?;
+    review::enforce_growth(
+        site,
+        &paths,
+        &policy,
+        previous.as_ref(),
+        &locked.lock,
+        &store,
+        !arguments.offline,
+        stop,
+    )?;
     let written = text::emit(&locked.lock);
     // What another machine needs to read this lock stays with it.
     let lock_blob = store
@@ -249,7 +278,7 @@ fn newer_rules(site: &Site, lock: &Lock) -> Result<Vec<String>, Failure> {
         .collect())
 }
 
-fn resolve_failure(error: &ResolveError) -> Failure {
+pub(super) fn resolve_failure(error: &ResolveError) -> Failure {
     match error {
         ResolveError::Incomplete { report } => incomplete(report),
         ResolveError::Stopped => Failure::of(
@@ -280,8 +309,15 @@ pub(super) fn incomplete(report: &Report) -> Failure {
             let _ = write!(text, "\n    and {} more", failures.len() - 10);
         }
     }
-    Failure::new(ui::INCOMPLETE, text)
-        .hint("what did arrive is kept: run the same command again to fetch only the rest, or leave an image out with `imgbuild lock --skip IMAGE --reason TEXT`")
+    let hint = joined_advice(
+        report
+            .failures
+            .iter()
+            .map(|failure| advice(&failure.error))
+            .chain([None]),
+        "what did arrive is kept: run the same command again to fetch only the rest, or leave an image out with `imgbuild lock --skip IMAGE --reason TEXT`",
+    );
+    Failure::new(ui::INCOMPLETE, text).hint(hint)
 }
 
 fn some(names: &[String]) -> String {
@@ -305,7 +341,7 @@ fn keep_working(store: &Store, path: &Path, lock: Blob) -> Result<(), Failure> {
 }
 
 /// What a config asks of a lock.
-fn wanted(
+pub(super) fn wanted(
     request: &Request,
     rules: &Rules,
     lock: &Lock,
@@ -324,7 +360,12 @@ fn wanted(
 }
 
 /// `imgbuild lock --check`
-fn check(site: &Site, paths: &Paths, set: &crate::config::ImageSet) -> Result<u8, Failure> {
+fn check(
+    site: &Site,
+    paths: &Paths,
+    set: &crate::config::ImageSet,
+    policy: &Policy,
+) -> Result<u8, Failure> {
     let (lock, bytes) = site.lock(&paths.lock)?;
     let store_path = site.store_path()?;
     let store = if store_path.exists() {
@@ -351,6 +392,10 @@ fn check(site: &Site, paths: &Paths, set: &crate::config::ImageSet) -> Result<u8
     }
     let path = paths.lock.display();
     if complaints.is_empty() {
+        if !policy.is_empty() {
+            let request = site.quietly(|site| site.request(set, &paths.config, &rules))?;
+            review::enforce(policy, &lock, &review::asked_at(&request, &rules, &lock))?;
+        }
         if !site.common.quiet {
             for rule in newer_rules(site, &lock)? {
                 remark(format!(
@@ -518,143 +563,6 @@ pub(super) fn finish_build(
     store
         .write_index(&index)
         .map_err(|error| store_failure(&error))
-}
-
-/// `imgbuild diff`
-pub(super) fn diff(site: &Site, arguments: &DiffArguments) -> Result<u8, Failure> {
-    let (old, _) = site.lock(&arguments.old)?;
-    let (new, _) = site.lock(&arguments.new)?;
-    let store_path = site.store_path()?;
-    let store = if store_path.exists() {
-        Some(site.store(Access::ReadOnly)?)
-    } else {
-        None
-    };
-    let closures = |lock: &Lock| {
-        let plan = store
-            .as_ref()
-            .and_then(|store| export::plan_from(lock, store, store).ok());
-        let closure = match plan {
-            Some(plan) => plan.closure().ok(),
-            None => None,
-        };
-        match closure {
-            Some(closure) => diff::Closure {
-                blobs: closure.sorted(),
-                absent: closure.unread.len(),
-            },
-            None => diff::Closure {
-                blobs: Vec::new(),
-                absent: lock.owners().map(|(_, pins)| pins.len()).sum(),
-            },
-        }
-    };
-    let difference = diff::diff(&old, &new, Some(&closures));
-    say(match arguments.format {
-        DiffFormat::Text => difference.text(),
-        DiffFormat::Md => difference.markdown(),
-        DiffFormat::Json => difference.json(),
-    }
-    .trim_end());
-    Ok(ui::DONE)
-}
-
-/// `imgbuild why`
-pub(super) fn why(site: &Site, arguments: &WhyArguments) -> Result<u8, Failure> {
-    let paths = site.paths(&arguments.subject);
-    let (lock, _) = site.lock(&paths.lock)?;
-    let mut reasons: Vec<(String, String, String)> = why::why(&lock, &arguments.what)
-        .into_iter()
-        .map(|reason| {
-            (
-                reason.block.to_string(),
-                reason.role.to_string(),
-                reason
-                    .pin
-                    .map_or_else(|| reason.digest.to_string(), crate::plan::lock::Pin::image),
-            )
-        })
-        .collect();
-    if reasons.is_empty() {
-        reasons = deep(site, &lock, &arguments.what)?;
-    }
-    let at = positions(site, &paths, &lock);
-    match arguments.format {
-        Format::Json => {
-            let rows: Vec<_> = reasons
-                .iter()
-                .map(|(block, role, image)| json!({ "block": block, "role": role, "image": image, "at": at.get(block) }))
-                .collect();
-            say(json!({ "version": 1, "reasons": rows }).to_string());
-        }
-        Format::Text => {
-            for (block, role, image) in &reasons {
-                say(block);
-                say(format!("  {role}  {image}"));
-                if let Some(at) = at.get(block) {
-                    say(format!("  asked for at {at}"));
-                }
-            }
-        }
-    }
-    if reasons.is_empty() {
-        return Err(Failure::new(ui::ERROR, format!("nothing in {} is or has {:?}", paths.lock.display(), arguments.what))
-            .hint("give a digest (6 digits or more), a repository, a tag or repository:tag; layers and configs are found once the manifests are in the store"));
-    }
-    Ok(ui::DONE)
-}
-
-/// Looks for a digest below the pins, as far as the store has the manifests.
-fn deep(site: &Site, lock: &Lock, what: &str) -> Result<Vec<(String, String, String)>, Failure> {
-    let digits = what.strip_prefix("sha256:").unwrap_or(what);
-    if digits.len() < 6
-        || !digits.bytes().all(|byte| byte.is_ascii_hexdigit())
-        || !site.store_path()?.exists()
-    {
-        return Ok(Vec::new());
-    }
-    let store = site.store(Access::ReadOnly)?;
-    let plan = plan_of(lock, &store, &store)?;
-    let mut reasons = Vec::new();
-    for node in plan
-        .nodes()
-        .filter(|node| node.fetch.blob.digest.hex().starts_with(digits))
-    {
-        let digest = node.fetch.blob.digest;
-        let role = if matches!(node.fetch.content, Content::Manifest { .. }) {
-            "manifest"
-        } else {
-            "blob"
-        };
-        for owner in plan.owners(&digest) {
-            reasons.push((owner, role.to_owned(), digest.to_string()));
-        }
-    }
-    Ok(reasons)
-}
-
-/// Where blocks are asked for, if the config is at hand.
-fn positions(site: &Site, paths: &Paths, lock: &Lock) -> BTreeMap<String, String> {
-    let expected = || {
-        let set = site.config(&paths.config).ok()?;
-        let rules = site.rules().ok()?;
-        let request = Site {
-            common: super::arguments::Common {
-                quiet: true,
-                ..site.common.clone()
-            },
-            environment: site.environment.clone(),
-            settings: site.settings.clone(),
-        }
-        .request(&set, &paths.config, &rules)
-        .ok()?;
-        resolve::expected(&request, &rules, &lock.skips, &mut Vec::new()).ok()
-    };
-    expected()
-        .unwrap_or_default()
-        .into_iter()
-        .map(|expected| (expected.key.to_string(), expected.at))
-        .collect()
 }
 
 /// `imgbuild plan`

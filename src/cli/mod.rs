@@ -6,9 +6,11 @@ mod demo;
 mod destination;
 mod emission;
 mod locking;
+mod review;
 mod serving;
 mod site;
 mod tools;
+mod trust;
 mod ui;
 
 use std::path::PathBuf;
@@ -72,6 +74,12 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
     match &arguments.command {
         Command::Version(version) => return Ok(tools::version(version)),
         Command::Completion(completion) => return Ok(tools::completion(completion)),
+        // It has settings of its own.
+        Command::Demo(demo) => return demo::run(&arguments.common, demo, stop),
+        Command::Key(arguments) => return trust::key(arguments),
+        // Git calls these in the middle of a merge, when imgbuild.toml may be in conflict itself.
+        Command::Textconv(arguments) => return review::textconv(arguments),
+        Command::MergeDriver(arguments) => return review::merge_driver(arguments),
         _ => {}
     }
     let site = Site::new(arguments.common, environment)?;
@@ -79,10 +87,12 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
         Command::Init(arguments) => tools::init(&site, arguments),
         Command::Lock(arguments) => locking::lock(&site, arguments, stop),
         Command::Plan(arguments) => locking::plan(&site, arguments, stop),
-        Command::Diff(arguments) => locking::diff(&site, arguments),
-        Command::Why(arguments) => locking::why(&site, arguments),
+        Command::Diff(arguments) => review::diff(&site, arguments),
+        Command::Why(arguments) => review::why(&site, arguments),
+        Command::Audit(arguments) => review::audit(&site, arguments, stop),
         Command::Build(arguments) => locking::build(&site, arguments, stop),
         Command::Export(arguments) => delivery::export(&site, arguments, stop),
+        Command::Seal(arguments) => trust::seal(&site, arguments, stop),
         Command::Verify(arguments) => match &arguments.registry {
             Some(registry) => destination::prove(&site, arguments, registry, stop),
             None => delivery::verify(&site, arguments, stop),
@@ -99,8 +109,12 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
         Command::Serve(arguments) => serving::serve(&site, arguments, stop),
         Command::Store(arguments) => tools::store(&site, arguments),
         Command::Rules(arguments) => tools::rules(&site, arguments),
-        Command::Demo(arguments) => demo::run(&site, arguments),
-        Command::Version(_) | Command::Completion(_) => Ok(ui::DONE),
+        Command::Version(_)
+        | Command::Completion(_)
+        | Command::Demo(_)
+        | Command::Key(_)
+        | Command::Textconv(_)
+        | Command::MergeDriver(_) => Ok(ui::DONE),
     }
 }
 

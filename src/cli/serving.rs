@@ -10,6 +10,7 @@
 //!
 //! Keys and users are readable by their owner alone.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -76,7 +77,7 @@ pub(super) fn serve(
     if !arguments.listen.ip().is_loopback() && (tls.is_none() || users.is_none()) {
         remark("warning: this registry can be reached from outside without both TLS and users");
     }
-    let repositories = Repositories::open(&data.join("imgbuild/registry"))
+    let repositories = Repositories::open(&data.join(super::tools::REPOSITORIES))
         .map_err(|error| Failure::of(ui::ERROR, &error, None))?;
     let verbose = site.common.verbose > 0;
     let log = Arc::new(move |exchange: &Exchange| {
@@ -159,7 +160,7 @@ fn tls(site: &Site, arguments: &ServeArguments, own: &Path) -> Result<Option<Tls
     if !is_good().unwrap_or(false) {
         issue(own, &names, today).map_err(|error| {
             let mut failure = Failure::new(ui::ERROR, "cannot make a certificate");
-            failure.text.push_str(&format!("\n  because {error}"));
+            let _ = write!(failure.text, "\n  because {error}");
             failure
         })?;
     }

@@ -2,6 +2,7 @@
 //!
 //! Flag beats environment beats settings beats default.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -60,6 +61,18 @@ impl Site {
             common,
             environment,
             settings,
+        })
+    }
+
+    /// The same place, where notes on the config are not printed again.
+    pub(super) fn quietly<T>(&self, work: impl FnOnce(&Self) -> T) -> T {
+        work(&Self {
+            common: Common {
+                quiet: true,
+                ..self.common.clone()
+            },
+            environment: self.environment.clone(),
+            settings: self.settings.clone(),
         })
     }
 
@@ -377,6 +390,6 @@ pub(super) fn store_failure(error: &StoreError) -> Failure {
 /// A file that cannot be used.
 pub(super) fn cannot(action: &str, path: &Path, error: &io::Error) -> Failure {
     let mut failure = Failure::new(ui::ERROR, format!("cannot {action} {}", path.display()));
-    failure.text.push_str(&format!("\n  because {error}"));
+    let _ = write!(failure.text, "\n  because {error}");
     failure
 }

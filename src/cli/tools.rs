@@ -13,6 +13,7 @@ use super::arguments::{
 };
 use super::delivery::needed;
 use super::locking::plan_of;
+use super::review;
 use super::site::{Site, cannot, store_failure};
 use super::ui::{self, Failure, count, remark, say};
 use crate::config::{self, ApiVersion};
@@ -22,10 +23,16 @@ use crate::store::disk::{Access, Store};
 use crate::store::read;
 use crate::store::roots::{Kind as RootKind, Root as StoreRoot};
 
+/// Where below its folder a served registry keeps the names of its content.
+pub(super) const REPOSITORIES: &str = "imgbuild/registry";
+
 /// `imgbuild init`
 pub(super) fn init(site: &Site, arguments: &InitArguments) -> Result<u8, Failure> {
     let folder = &arguments.folder;
     fs::create_dir_all(folder).map_err(|error| cannot("create", folder, &error))?;
+    if arguments.git {
+        return review::attributes(site, folder);
+    }
     for (name, content) in [
         ("imageset.yaml", config::starter(ApiVersion::V2Alpha1)),
         ("imgbuild.toml", config::settings_starter()),
@@ -47,6 +54,7 @@ pub(super) fn init(site: &Site, arguments: &InitArguments) -> Result<u8, Failure
             say(format!("wrote {}", path.display()));
         }
     }
+    review::attributes(site, folder)?;
     if !site.common.quiet {
         say("next: edit imageset.yaml, then run `imgbuild lock`");
     }
@@ -131,7 +139,7 @@ fn fsck(site: &Site, format: Format) -> Result<u8, Failure> {
             digest: blob.digest,
             size: blob.size,
             present: true,
-        })
+        });
     };
     let checked = store.check(usize::from(site.common.jobs), &passed);
     progress.finish();
@@ -250,17 +258,17 @@ fn root(site: &Site, add: Option<&Path>, remove: Option<&str>) -> Result<u8, Fai
     }
     if let Some(name) = remove {
         let store = site.store(Access::Shared)?;
-        return match store
+        let removed = store
             .roots()
             .remove(name)
-            .map_err(|error| store_failure(&error))?
-        {
-            true => Ok(ui::DONE),
-            false => Err(
-                Failure::new(ui::ERROR, format!("no root is called {name:?}"))
-                    .hint("`imgbuild store root` lists them"),
-            ),
-        };
+            .map_err(|error| store_failure(&error))?;
+        if removed {
+            return Ok(ui::DONE);
+        }
+        return Err(
+            Failure::new(ui::ERROR, format!("no root is called {name:?}"))
+                .hint("`imgbuild store root` lists them"),
+        );
     }
     let store = site.store(Access::ReadOnly)?;
     for (name, root) in store

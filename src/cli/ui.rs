@@ -153,16 +153,17 @@ impl Progress {
 
     /// Takes an event.
     pub(super) fn observe(&self, event: Event) {
-        if let Some(file) = &self.events {
-            if let Ok(mut line) = serde_json::to_string(&event) {
-                line.push('\n');
-                drop(
-                    file.lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .write_all(line.as_bytes()),
-                );
-            }
+        if let Some(file) = &self.events
+            && let Ok(mut line) = serde_json::to_string(&event)
+        {
+            line.push('\n');
+            drop(
+                file.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .write_all(line.as_bytes()),
+            );
         }
+
         if self.verbose {
             match &event {
                 Event::Image { image } => self.line(&format!("  {image}")),

@@ -123,6 +123,16 @@ pub struct Ask {
     pub sequences: Vec<u64>,
     /// On top of any of these locks: a name for messages, and the bytes.
     pub locks: Vec<(String, Vec<u8>)>,
+    /// Where nothing is asked for: on top of what sites have confirmed, any of it; else of the last archive.
+    pub confirmed: Vec<u64>,
+}
+
+impl Ask {
+    /// Whether nothing in particular is asked for.
+    #[must_use]
+    pub const fn is_default(&self) -> bool {
+        !self.full && self.overlap == 0 && self.sequences.is_empty() && self.locks.is_empty()
+    }
 }
 
 /// What an archive is made from.
@@ -287,13 +297,25 @@ pub fn prepare(subject: Subject<'_>, ask: &Ask) -> Result<Option<Prepared>, Expo
             let (base, closure) = sequence(*wanted)?;
             chosen.insert(base, closure);
         }
-        if ask.locks.is_empty() && ask.sequences.is_empty() {
+        if ask.is_default() && !ask.confirmed.is_empty() {
+            for confirmed in &ask.confirmed {
+                let (base, closure) = sequence(*confirmed)?;
+                chosen.insert(base, closure);
+            }
+        } else if ask.locks.is_empty() && ask.sequences.is_empty() {
             for line in chain.lines().iter().rev().take(ask.overlap + 1) {
                 let (base, closure) = sequence(line.sequence)?;
                 chosen.insert(base, closure);
             }
         }
     }
+    // One lock is one base, though it was exported, left and taken up again.
+    let mut newest: BTreeMap<Digest, Option<u64>> = BTreeMap::new();
+    for base in chosen.keys() {
+        let known = newest.entry(base.lock).or_default();
+        *known = (*known).max(base.sequence);
+    }
+    chosen.retain(|base, _| newest.get(&base.lock) == Some(&base.sequence));
     let next = chain.last().map_or(1, |line| line.sequence + 1);
     lay_out(subject, next, &chosen).map(Some)
 }

@@ -1,9 +1,15 @@
 //! Importing archives: prove, stage, adopt.
 //!
-//! 1. Every byte of the parts at hand is proven ([`crate::archive::verify`]); a damaged archive changes nothing.
-//! 2. The newest archive that continues what was adopted here is chosen.
-//! 3. Its blobs go where they belong, straight from the archive; what a destination has is not sent.
-//! 4. Only when its whole closure is there do manifests, then tags, appear, and the head moves.
+//! 1. The newest archive that continues what was adopted here is chosen; its lock, rules and manifests, which are
+//!    small, are read first, each held to its digest, and tell where every blob belongs.
+//! 2. Every byte of the parts at hand is proven ([`crate::archive::verify`]) in one pass from front to back; blobs
+//!    that the destination lacks go there as they pass, straight from the archive.
+//! 3. A blob that came another way, or is there already, is asked for or mounted.
+//! 4. Only when every byte was proven and the whole closure is there do manifests, then tags, appear, and the head
+//!    moves. A damaged archive leaves blobs that nothing names, each of them right, and changes nothing else.
+//!
+//! What is read twice: the manifests; a blob whose upload broke off; and where the newest archive is incomplete and
+//! an older one is adopted instead, what only that one needs.
 //!
 //! Arrival in another order is therefore no error: what is there is staged, and [`Outcome::Incomplete`] says what to
 //! bring. Repeating an import sends only what is missing.
@@ -11,16 +17,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use serde::{Deserialize, Serialize};
-
 use super::export::{ExportError, plan_from};
-use super::push::{self, Item, Manner, PushFailure, Pushed, Registry};
-use crate::archive::chain::{Chain, Decision, Head, Unrelated, decide};
+use super::head::{self, AdoptedHead, HeadError};
+use super::pass::Pushing;
+use super::push::{Item, PushFailure, Pushed, Registry};
+use crate::archive::chain::{Chain, Decision, Unrelated, decide};
+use crate::archive::read::Blobs;
 use crate::archive::read::Metadata;
-use crate::archive::verify::{self, Options};
+use crate::archive::seal::Trust;
+use crate::archive::verify::{self, Options, Passing, Taker};
 use crate::archive::{Archive, ArchiveError, Failures, Manifest as ArchiveManifest, Set, Stream};
 use crate::digest::Digest;
 use crate::hint::Hint;
@@ -28,15 +36,16 @@ use crate::oci::Descriptor;
 use crate::plan::graph::{Plan, PlanError};
 use crate::plan::lock::{Block, Lock};
 use crate::plan::text::{self, LockError};
-use crate::reference::ReferenceError;
+use crate::reference::{ReferenceError, Tag};
 use crate::run::each;
-use crate::run::event::{Event, Observer};
+use crate::run::event::{Event, Observer, advice, joined_advice};
 use crate::run::resolve::{placements, roots};
 use crate::step::place::{Destination, Layout, PlaceError, refuse_collisions};
 use crate::step::rule::{RuleError, Rules};
 use crate::store::disk::Store;
+use crate::store::memory::Memory;
 use crate::store::roots::{Kind, Root as StoreRoot};
-use crate::store::{Blob, Sink, Source, StoreError, TransferError, index, transfer};
+use crate::store::{Blob, Moved, Sink, Source, StoreError, TransferError, index, transfer};
 
 /// Where an archive goes.
 pub enum Target<'a> {
@@ -69,25 +78,16 @@ pub struct Request<'a> {
     pub allow_rollback: bool,
     /// Adopt a full archive of another chain.
     pub rebase: bool,
-    /// The chain that joins what lies further apart than manifests remember.
+    /// The chain that joins what lies further apart than manifests remember; archives on it must be the ones it records.
     pub chain: Option<&'a Chain>,
+    /// Whom to trust: each archive must then be sealed.
+    pub trust: Option<&'a Trust<'a>>,
     /// Transfers at once.
     pub workers: usize,
     /// Who watches.
     pub observer: Observer<'a>,
     /// Set to stop.
     pub stop: &'a AtomicBool,
-}
-
-/// What was adopted last, as the store keeps it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StoredHead {
-    genesis: Digest,
-    sequence: u64,
-    archive_id: Digest,
-    lock: Digest,
-    ancestors: Vec<(u64, Digest)>,
 }
 
 /// One archive that was dealt with.
@@ -99,6 +99,8 @@ pub struct Imported {
     pub sequence: u64,
     /// The archive's id.
     pub archive_id: Digest,
+    /// The digest of its lock.
+    pub lock_digest: Digest,
     /// The lock, to emit resources from.
     pub lock: Lock,
     /// The rules it names.
@@ -113,6 +115,8 @@ pub struct Imported {
     pub bytes: u64,
     /// Blobs that were there or mounted.
     pub present: u64,
+    /// Why the destination does not keep its head itself, if it refused to.
+    pub no_head: Option<String>,
 }
 
 /// What came of one stream's archives.
@@ -246,6 +250,22 @@ pub enum ImportError {
         /// Why.
         source: serde_json::Error,
     },
+    /// What the destination keeps as its head is something else.
+    #[error("{place} is not what this site has adopted")]
+    Head {
+        /// Where it is.
+        place: String,
+        /// Why.
+        source: HeadError,
+    },
+    /// The destination cannot be asked for its head.
+    #[error("{place} cannot be read")]
+    HeadUnread {
+        /// Where it is.
+        place: String,
+        /// Why.
+        source: io::Error,
+    },
     /// It was told to stop.
     #[error("stopped; what was sent is kept")]
     Stopped,
@@ -271,6 +291,7 @@ impl ImportError {
                 | Self::Rollback { .. }
                 | Self::Unrelated { .. }
                 | Self::RuleFile { .. }
+                | Self::Head { .. }
                 | Self::Closure { .. }
                 | Self::Archive(_)
         )
@@ -288,8 +309,12 @@ impl Hint for ImportError {
             Self::Archive(source) => source.hint(),
             Self::Store(source) => source.hint(),
             Self::Place(source) => source.hint(),
+            Self::Head { place, .. } => Some(format!("look at {place}; if nobody needs it, delete it there and import again")),
             Self::Stopped => Some("run the same import again to go on".to_owned()),
-            Self::Push { .. } => Some("mend the cause and run the same import again: it sends only what is missing".to_owned()),
+            Self::Push { failures } => Some(joined_advice(
+                failures.iter().map(|failure| advice(&failure.source)).chain([None]),
+                "mend the cause and run the same import again: it sends only what is missing",
+            )),
             _ => None,
         }
     }
@@ -336,6 +361,106 @@ fn head_name(site: &str) -> String {
     format!("head {site}")
 }
 
+/// The repository of a registry that keeps heads, and its name for people.
+fn head_place(request: &Request<'_>, destination: &Destination) -> (String, String) {
+    let path = request.layout.limit(&destination.join(head::REPOSITORY));
+    let place = format!("{}/{path}", destination.registry);
+    (path, place)
+}
+
+/// What the destination itself says it has adopted; a store is its own record.
+fn read_head(request: &Request<'_>, stream: &Stream) -> Result<Option<AdoptedHead>, ImportError> {
+    let (place, bytes) = match &request.target {
+        Target::Store => return Ok(None),
+        Target::Layout(layout) => {
+            let name = format!("{}:{stream}", head::REPOSITORY);
+            let index = layout.index()?;
+            let found = index
+                .iter()
+                .find(|image| image.annotations.get(crate::oci::REF_NAME) == Some(&name));
+            let bytes = match found {
+                Some(image) => Some(crate::store::read(
+                    *layout,
+                    &Blob::from(image),
+                    crate::oci::MANIFEST_LIMIT,
+                )?),
+                None => None,
+            };
+            (format!("{name} in {}", layout.path().display()), bytes)
+        }
+        Target::Registry {
+            registry,
+            destination,
+        } => {
+            let (path, place) = head_place(request, destination);
+            let tag = head_tag(stream)?;
+            let bytes = registry
+                .repository(&path)
+                .and_then(|repository| repository.tagged(&tag))
+                .map_err(|source| ImportError::HeadUnread {
+                    place: format!("{place}:{stream}"),
+                    source,
+                })?;
+            (format!("{place}:{stream}"), bytes)
+        }
+    };
+    bytes
+        .map(|bytes| AdoptedHead::of_artifact(&bytes, stream))
+        .transpose()
+        .map_err(|source| ImportError::Head { place, source })
+}
+
+fn head_tag(stream: &Stream) -> Result<Tag, ImportError> {
+    // A stream's name is a tag unless it begins with a hyphen.
+    Ok(stream.as_str().parse()?)
+}
+
+/// Has the destination keep its head; why it would not, if it refused.
+fn write_head(
+    request: &Request<'_>,
+    stream: &Stream,
+    adopted: &AdoptedHead,
+) -> Result<Option<String>, ImportError> {
+    let artifact = adopted.artifact(stream);
+    match &request.target {
+        Target::Store => Ok(None),
+        Target::Layout(layout) => {
+            layout.insert(head::EMPTY)?;
+            let blob = layout.insert(&artifact)?;
+            let name = format!("{}:{stream}", head::REPOSITORY);
+            let image = Descriptor {
+                media_type: crate::oci::OCI_MANIFEST.to_owned(),
+                digest: blob.digest,
+                size: blob.size,
+                platform: None,
+                artifact_type: Some(head::ARTIFACT_TYPE.to_owned()),
+                urls: Vec::new(),
+                annotations: BTreeMap::from([(crate::oci::REF_NAME.to_owned(), name)]),
+            };
+            publish(layout, vec![image])?;
+            Ok(None)
+        }
+        Target::Registry {
+            registry,
+            destination,
+        } => {
+            let (path, _) = head_place(request, destination);
+            let tag = head_tag(stream)?;
+            let empty = Memory::default();
+            let blob = empty.insert(head::EMPTY);
+            let put = || -> io::Result<()> {
+                let repository = registry.repository(&path)?;
+                repository
+                    .send(&empty, &blob, None, &|_| ())
+                    .map_err(io::Error::other)?;
+                repository.put_manifest(&artifact, crate::oci::OCI_MANIFEST, Some(&tag))
+            };
+            // The images are adopted, whatever the registry thinks of artifacts.
+            Ok(put().err().map(|error| crate::run::event::one_line(&error)))
+        }
+    }
+}
+
 fn import_stream(
     request: &Request<'_>,
     stream: &Stream,
@@ -343,7 +468,13 @@ fn import_stream(
 ) -> Result<Outcome, ImportError> {
     let records = request.store.stream(stream.as_str())?;
     let _lock = records.lock()?;
-    let stored: Option<StoredHead> = match records.read(&head_name(&request.site))? {
+    // An archive that nobody vouches for is not even looked into.
+    if let Some(trust) = request.trust {
+        for archive in archives {
+            archive.sealed(trust)?;
+        }
+    }
+    let ours: Option<AdoptedHead> = match records.read(&head_name(&request.site))? {
         None => None,
         Some(bytes) => {
             Some(
@@ -354,13 +485,21 @@ fn import_stream(
             )
         }
     };
-    let head = stored.as_ref().map(|stored| Head {
-        stream: stream.clone(),
-        genesis: stored.genesis,
-        sequence: stored.sequence,
-        archive_id: stored.archive_id,
-        ancestors: stored.ancestors.clone(),
-    });
+    let theirs = read_head(request, stream)?;
+    let stored = head::newer(ours, theirs.clone(), request.chain).map_err(|forked| {
+        let head::Forked {
+            sequence,
+            ours,
+            theirs,
+        } = forked;
+        ImportError::Fork {
+            stream: stream.clone(),
+            sequence,
+            ours,
+            theirs,
+        }
+    })?;
+    let head = stored.as_ref().map(|stored| stored.on_chain(stream));
     let mut candidates = Vec::new();
     let mut older = None;
     for archive in archives {
@@ -414,28 +553,33 @@ fn import_stream(
             adopted,
         });
     };
-    for archive in archives {
-        prove(request, archive)?;
-    }
+    let mut proof = Proof {
+        request,
+        archives,
+        is_made: false,
+    };
     let adopted = stored.as_ref().map(|stored| stored.sequence);
     let mut last = None;
     // The newest whose closure is complete; those between count as passed over.
     for archive in candidates.iter().rev().copied() {
-        match adopt(request, archive, archives, stored.as_ref())? {
+        match adopt(request, archive, archives, stored.as_ref(), &mut proof)? {
             Outcome::Adopted(mut imported) => {
                 imported.passed_over = archives
                     .iter()
                     .map(|other| other.manifest().sequence)
                     .filter(|sequence| *sequence < imported.sequence)
                     .collect();
-                let head = StoredHead {
+                let adopted = AdoptedHead {
                     genesis: archive.manifest().genesis,
                     sequence: imported.sequence,
                     archive_id: imported.archive_id,
                     lock: archive.manifest().lock.digest,
                     ancestors: archive.manifest().ancestors.clone(),
                 };
-                let bytes = serde_json::to_vec(&head).map_err(io::Error::from)?;
+                let bytes = serde_json::to_vec(&adopted).map_err(io::Error::from)?;
+                if theirs.as_ref() != Some(&adopted) {
+                    imported.no_head = write_head(request, stream, &adopted)?;
+                }
                 let root = StoreRoot {
                     kind: Kind::Adopted,
                     lock: archive.manifest().lock,
@@ -471,45 +615,260 @@ fn import_stream(
     last.ok_or(ImportError::Empty)
 }
 
-/// Proves every byte of the parts at hand.
-fn prove(request: &Request<'_>, archive: &Archive) -> Result<(), ImportError> {
-    (request.observer)(Event::Phase { phase: "verify" });
-    let bytes: u64 = archive.parts().map(crate::archive::Part::size).sum();
-    (request.observer)(Event::Planned {
-        blobs: archive.parts().count() as u64,
-        bytes,
-    });
-    let options = Options {
-        stop: Some(request.stop),
-        ..Options::default()
-    };
-    let id = archive.archive_id();
-    let progress = |bytes| (request.observer)(Event::Bytes { digest: id, bytes });
-    match verify::verify(archive, &options, &progress) {
-        Ok(_) => Ok(()),
-        Err(mut failures) => {
-            if failures
-                .errors
-                .iter()
-                .any(|error| matches!(error, ArchiveError::Stopped))
-            {
-                return Err(ImportError::Stopped);
+/// The proof of every byte of the parts at hand, made once.
+struct Proof<'a> {
+    request: &'a Request<'a>,
+    archives: &'a [&'a Archive],
+    is_made: bool,
+}
+
+impl Proof<'_> {
+    /// Reads every part at hand, unless that was done. `taker` gets what goes by; `halt` is set to give up.
+    fn make(&mut self, taker: Option<&dyn Taker>, halt: &AtomicBool) -> Result<(), ImportError> {
+        if self.is_made {
+            return Ok(());
+        }
+        let request = self.request;
+        let phase = if taker.is_some() { "import" } else { "verify" };
+        (request.observer)(Event::Phase { phase });
+        for archive in self.archives {
+            let bytes: u64 = archive.parts().map(crate::archive::Part::size).sum();
+            (request.observer)(Event::Planned {
+                blobs: archive.parts().count() as u64,
+                bytes,
+            });
+        }
+        for archive in self.archives {
+            let sequence = archive.manifest().sequence;
+            let options = Options {
+                stop: Some(halt),
+                chain: request.chain.filter(|chain| chain.line(sequence).is_some()),
+                trust: request.trust,
+                taker,
+                takers: request.workers,
+                ..Options::default()
+            };
+            let id = archive.archive_id();
+            let progress = |bytes| {
+                (request.observer)(Event::Bytes { digest: id, bytes });
+                if request.stop.load(Ordering::Relaxed) {
+                    halt.store(true, Ordering::Relaxed);
+                }
+            };
+            if let Err(failures) = verify::verify(archive, &options, &progress) {
+                judge(archive, failures)?;
             }
-            // A part that is still to come is no damage.
-            failures
-                .errors
-                .retain(|error| !matches!(error, ArchiveError::Missing { .. }));
-            if failures.errors.is_empty() && failures.more == 0 {
-                return Ok(());
-            }
-            let manifest = archive.manifest();
-            Err(ImportError::Unproven {
-                stream: manifest.stream.clone(),
-                sequence: manifest.sequence,
-                source: Box::new(failures),
-            })
+        }
+        self.is_made = true;
+        Ok(())
+    }
+}
+
+/// Whether failures are more than parts that are still to come.
+fn judge(archive: &Archive, mut failures: Failures) -> Result<(), ImportError> {
+    let is_stopped = |error: &ArchiveError| matches!(error, ArchiveError::Stopped);
+    let was_stopped = failures.errors.iter().any(is_stopped);
+    failures
+        .errors
+        .retain(|error| !is_stopped(error) && !matches!(error, ArchiveError::Missing { .. }));
+    if failures.errors.is_empty() && failures.more == 0 {
+        return if was_stopped {
+            Err(ImportError::Stopped)
+        } else {
+            Ok(())
+        };
+    }
+    let manifest = archive.manifest();
+    Err(ImportError::Unproven {
+        stream: manifest.stream.clone(),
+        sequence: manifest.sequence,
+        source: Box::new(failures),
+    })
+}
+
+/// A blob that goes by once; and where it is read again, should it be asked for twice or from its middle.
+struct GoingBy<'a> {
+    blob: Blob,
+    passing: Mutex<Option<Passing>>,
+    again: &'a dyn Source,
+}
+
+impl<'a> GoingBy<'a> {
+    const fn new(blob: Blob, passing: Passing, again: &'a dyn Source) -> Self {
+        Self {
+            blob,
+            passing: Mutex::new(Some(passing)),
+            again,
         }
     }
+}
+
+impl Source for GoingBy<'_> {
+    fn open(&self, blob: &Blob, from: u64) -> io::Result<Option<Box<dyn Read + Send + '_>>> {
+        let passing = self
+            .passing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        match passing {
+            Some(passing) if from == 0 && *blob == self.blob => Ok(Some(Box::new(passing))),
+            _ => self.again.open(blob, from),
+        }
+    }
+}
+
+/// After so many failures nothing more is tried.
+const ENOUGH: usize = 10;
+
+/// Brings what goes by into a registry.
+struct ToRegistry<'a> {
+    pushing: &'a Pushing<'a>,
+    again: &'a dyn Source,
+    halt: &'a AtomicBool,
+}
+
+impl Taker for ToRegistry<'_> {
+    fn wants(&self, blob: &Blob) -> bool {
+        self.pushing.wants(blob)
+    }
+
+    fn take(&self, blob: &Blob, bytes: Passing) {
+        self.pushing
+            .place(blob, &GoingBy::new(*blob, bytes, self.again));
+        if self.pushing.failed() >= ENOUGH {
+            self.halt.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Brings what goes by into a store or a layout.
+struct ToStore<'a> {
+    sink: &'a Store,
+    closure: &'a BTreeSet<Blob>,
+    again: &'a dyn Source,
+    staged: Mutex<Staged>,
+    failed: Mutex<Option<TransferError>>,
+    halt: &'a AtomicBool,
+    stop: &'a AtomicBool,
+}
+
+impl ToStore<'_> {
+    fn fail(&self, error: TransferError) {
+        self.failed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(error);
+        self.halt.store(true, Ordering::Relaxed);
+    }
+
+    fn count(&self, moved: Moved) {
+        let mut staged = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
+        match moved {
+            Moved::Present => staged.present += 1,
+            Moved::Written(bytes) => {
+                staged.sent += 1;
+                staged.bytes += bytes;
+            }
+        }
+    }
+
+    /// Brings what did not go by, as far as it is anywhere.
+    fn rest(&self, local: &dyn Source, workers: usize) {
+        let sent = self
+            .staged
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .taken
+            .clone();
+        let rest: Vec<Blob> = self.closure.difference(&sent).copied().collect();
+        each(rest.len(), workers, self.stop, |index| {
+            let blob = &rest[index];
+            if self.halt.load(Ordering::Relaxed) {
+                return;
+            }
+            match transfer(local, self.sink, blob, &|_| ()) {
+                Ok(moved) => self.count(moved),
+                Err(TransferError::Absent { .. }) => self
+                    .staged
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .missing
+                    .push(*blob),
+                Err(error) => self.fail(error),
+            }
+        });
+    }
+}
+
+impl Taker for ToStore<'_> {
+    fn wants(&self, blob: &Blob) -> bool {
+        // Where the place cannot tell, writing will say why.
+        self.closure.contains(blob) && !self.sink.holds(blob).unwrap_or(false)
+    }
+
+    fn take(&self, blob: &Blob, bytes: Passing) {
+        let source = GoingBy::new(*blob, bytes, self.again);
+        match transfer(&source, self.sink, blob, &|_| ()) {
+            Ok(moved) => {
+                self.count(moved);
+                self.staged
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .taken
+                    .insert(*blob);
+            }
+            // The proof finds the same damage, and its place.
+            Err(TransferError::Damaged { .. }) => {}
+            Err(error) => self.fail(error),
+        }
+    }
+}
+
+/// What is known of an archive before its blobs are read.
+struct Prepared {
+    lock: Lock,
+    rules: Rules,
+    plan: Plan,
+    closure: BTreeSet<Blob>,
+    images: Vec<Descriptor>,
+}
+
+/// Reads what is small, and works out from it what the destination must hold; `None` if part of it is not at hand.
+fn prepare(
+    request: &Request<'_>,
+    archive: &Archive,
+    blobs: &Blobs<'_>,
+) -> Result<Option<Prepared>, ImportError> {
+    if archive.part(1).is_none() {
+        return Ok(None);
+    }
+    let metadata = archive.metadata()?;
+    let (lock, rules) = read_lock(&metadata)?;
+    // Manifests, lock and rules are small, and everything that follows is computed from them.
+    request.store.insert(&metadata.lock)?;
+    for (_, bytes) in &metadata.rules {
+        request.store.insert(bytes)?;
+    }
+    let Some(plan) = stage_manifests(request.store, &lock, blobs)? else {
+        return Ok(None);
+    };
+    let mut closure: BTreeSet<Blob> = plan.closure()?.sorted().into_iter().collect();
+    closure.extend(metadata.rules.iter().map(|(_, bytes)| Blob::of(bytes)));
+    if !closure.iter().eq(metadata.closure.iter()) {
+        return Err(ImportError::Closure {
+            expected: metadata.closure.len(),
+            found: closure.len(),
+        });
+    }
+    let images = index::parse(&metadata.index)
+        .map_err(|text| ImportError::Io(io::Error::new(io::ErrorKind::InvalidData, text)))?;
+    Ok(Some(Prepared {
+        lock,
+        rules,
+        plan,
+        closure,
+        images,
+    }))
 }
 
 /// Stages one archive and adopts it if nothing is missing.
@@ -517,92 +876,93 @@ fn adopt(
     request: &Request<'_>,
     archive: &Archive,
     at_hand: &[&Archive],
-    stored: Option<&StoredHead>,
+    stored: Option<&AdoptedHead>,
+    proof: &mut Proof<'_>,
 ) -> Result<Outcome, ImportError> {
     let manifest = archive.manifest();
-    let incomplete = |parts: Vec<u32>, missing: Vec<Blob>| Outcome::Incomplete {
+    let incomplete = |missing: Vec<Blob>| Outcome::Incomplete {
         manifest: Box::new(manifest.clone()),
         adopted: None,
-        parts,
+        parts: archive.missing(),
         missing,
     };
-    if archive.part(1).is_none() {
-        return Ok(incomplete(archive.missing(), Vec::new()));
-    }
-    let metadata = archive.metadata()?;
-    let (lock, rules) = read_lock(&metadata)?;
-    let blobs = crate::archive::read::Blobs::of(at_hand.iter().copied());
-    (request.observer)(Event::Phase { phase: "import" });
-    // Manifests, lock and rules are small, and everything that follows is computed from them.
-    let carried: BTreeSet<Blob> = metadata.provides.iter().copied().collect();
-    request.store.insert(&metadata.lock)?;
-    for (_, bytes) in &metadata.rules {
-        request.store.insert(bytes)?;
-    }
-    let Some(plan) = stage_manifests(request.store, &lock, &blobs)? else {
-        return Ok(incomplete(archive.missing(), Vec::new()));
+    let blobs = Blobs::of(at_hand.iter().copied());
+    let halt = AtomicBool::new(false);
+    let prepared = match prepare(request, archive, &blobs) {
+        Ok(Some(prepared)) => prepared,
+        // What is wrong is best said by the proof, which names every place.
+        outcome => {
+            proof.make(None, &halt)?;
+            outcome?;
+            return Ok(incomplete(Vec::new()));
+        }
     };
-    let closure = plan.closure()?;
-    let rule_blobs: Vec<Blob> = metadata
-        .rules
-        .iter()
-        .map(|(_, bytes)| Blob::of(bytes))
-        .collect();
-    let mut all: BTreeSet<Blob> = closure.sorted().into_iter().collect();
-    all.extend(&rule_blobs);
-    if !all.iter().eq(metadata.closure.iter()) {
-        return Err(ImportError::Closure {
-            expected: metadata.closure.len(),
-            found: all.len(),
-        });
-    }
     let result = match &request.target {
-        Target::Store => stage(request, request.store, &metadata.closure, &carried, &blobs)?,
-        Target::Layout(layout) => stage(request, layout, &metadata.closure, &carried, &blobs)?,
+        Target::Store => stage(request, request.store, &prepared, &blobs, proof)?,
+        Target::Layout(layout) => stage(request, layout, &prepared, &blobs, proof)?,
         Target::Registry {
             registry,
             destination,
         } => {
-            let items = items(&lock, &rules, &plan, destination, &request.layout)?;
+            let Prepared {
+                lock, rules, plan, ..
+            } = &prepared;
+            let items = items(lock, rules, plan, destination, &request.layout)?;
             let lenders = match stored {
                 Some(stored) => lenders(request.store, stored.lock, destination, &request.layout)?,
                 None => BTreeMap::new(),
             };
-            let pushed = push::push(&push::Request {
-                items: &items,
-                registry: *registry,
-                manifests: request.store,
-                blobs: &blobs,
-                lenders: &lenders,
-                manner: Manner::Together,
-                workers: request.workers,
-                observer: request.observer,
-                stop: request.stop,
-            });
-            Staged::of(pushed)?
+            // Reading is what is watched: its end is known.
+            let observer = |event| match event {
+                Event::Image { .. } | Event::Failed { .. } => (request.observer)(event),
+                _ => {}
+            };
+            let workers = request.workers;
+            let pushing = Pushing::begin(
+                &items,
+                *registry,
+                &lenders,
+                workers,
+                &observer,
+                request.stop,
+            );
+            let taker = ToRegistry {
+                pushing: &pushing,
+                again: &blobs,
+                halt: &halt,
+            };
+            match proof.make(Some(&taker), &halt) {
+                // It gave up by itself; why is among the failures, and nothing becomes visible.
+                Err(ImportError::Stopped) if pushing.failed() > 0 => {}
+                outcome => {
+                    outcome?;
+                    pushing.rest(&blobs);
+                }
+            }
+            Staged::of(pushing.finish(request.store, &blobs))?
         }
     };
     if !result.missing.is_empty() {
-        return Ok(incomplete(archive.missing(), result.missing));
+        return Ok(incomplete(result.missing));
     }
-    let descriptors = index::parse(&metadata.index)
-        .map_err(|text| ImportError::Io(io::Error::new(io::ErrorKind::InvalidData, text)))?;
     match &request.target {
-        Target::Store => publish(request.store, descriptors)?,
-        Target::Layout(layout) => publish(layout, descriptors)?,
+        Target::Store => publish(request.store, prepared.images)?,
+        Target::Layout(layout) => publish(layout, prepared.images)?,
         Target::Registry { .. } => {}
     }
     Ok(Outcome::Adopted(Box::new(Imported {
         stream: manifest.stream.clone(),
         sequence: manifest.sequence,
         archive_id: archive.archive_id(),
-        lock,
-        rules,
+        lock_digest: manifest.lock.digest,
+        lock: prepared.lock,
+        rules: prepared.rules,
         already: stored.is_some_and(|stored| stored.archive_id == archive.archive_id()),
         passed_over: Vec::new(),
         sent: result.sent,
         bytes: result.bytes,
         present: result.present,
+        no_head: None,
     })))
 }
 
@@ -659,6 +1019,8 @@ struct Staged {
     bytes: u64,
     present: u64,
     missing: Vec<Blob>,
+    /// Blobs that were taken as they went by.
+    taken: BTreeSet<Blob>,
 }
 
 impl Staged {
@@ -676,85 +1038,53 @@ impl Staged {
             bytes: pushed.bytes,
             present: pushed.present + pushed.mounted,
             missing: pushed.missing,
+            taken: BTreeSet::new(),
         })
     }
 }
 
-/// Brings blobs into a store or a layout.
+/// Brings a closure into a store or a layout.
 fn stage(
     request: &Request<'_>,
     sink: &Store,
-    closure: &[Blob],
-    carried: &BTreeSet<Blob>,
-    blobs: &dyn Source,
+    prepared: &Prepared,
+    blobs: &Blobs<'_>,
+    proof: &mut Proof<'_>,
 ) -> Result<Staged, ImportError> {
-    let mut wanted: Vec<Blob> = closure
-        .iter()
-        .copied()
-        .filter(|blob| carried.contains(blob))
-        .collect();
-    wanted.extend(
-        closure
-            .iter()
-            .copied()
-            .filter(|blob| !carried.contains(blob)),
-    );
-    for blob in &wanted {
-        (request.observer)(Event::Planned {
-            blobs: 1,
-            bytes: blob.size,
-        });
-    }
-    let staged = Mutex::new(Staged::default());
-    let failed: Mutex<Option<TransferError>> = Mutex::new(None);
     let halt = AtomicBool::new(false);
+    let taker = ToStore {
+        sink,
+        closure: &prepared.closure,
+        again: blobs,
+        staged: Mutex::default(),
+        failed: Mutex::default(),
+        halt: &halt,
+        stop: request.stop,
+    };
+    let proven = proof.make(Some(&taker), &halt);
+    let failed = |taker: ToStore<'_>| {
+        let failed = taker.failed.into_inner();
+        failed.unwrap_or_else(PoisonError::into_inner)
+    };
+    match proven {
+        Err(ImportError::Stopped) => {
+            return Err(failed(taker).map_or(ImportError::Stopped, ImportError::from));
+        }
+        outcome => outcome?,
+    }
     let local = Both {
         first: blobs,
         second: request.store,
     };
-    each(wanted.len(), request.workers, &halt, |index| {
-        let blob = &wanted[index];
-        if request.stop.load(std::sync::atomic::Ordering::Relaxed) {
-            halt.store(true, std::sync::atomic::Ordering::Relaxed);
-            return;
-        }
-        let passed = |bytes| {
-            (request.observer)(Event::Bytes {
-                digest: blob.digest,
-                bytes,
-            })
-        };
-        let outcome = transfer(&local, sink, blob, &passed);
-        let mut staged = staged.lock().unwrap_or_else(PoisonError::into_inner);
-        match outcome {
-            Ok(crate::store::Moved::Present) => staged.present += 1,
-            Ok(crate::store::Moved::Written(bytes)) => {
-                staged.sent += 1;
-                staged.bytes += bytes;
-            }
-            Err(TransferError::Absent { .. }) => staged.missing.push(*blob),
-            Err(error) => {
-                failed
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .get_or_insert(error);
-                halt.store(true, std::sync::atomic::Ordering::Relaxed);
-                return;
-            }
-        }
-        (request.observer)(Event::Done {
-            digest: blob.digest,
-            size: blob.size,
-            present: false,
-        });
-    });
-    if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    taker.rest(&local, request.workers);
+    let mut staged =
+        std::mem::take(&mut *taker.staged.lock().unwrap_or_else(PoisonError::into_inner));
+    if let Some(error) = failed(taker) {
         return Err(error.into());
     }
-    if request.stop.load(std::sync::atomic::Ordering::Relaxed) {
+    if request.stop.load(Ordering::Relaxed) {
         return Err(ImportError::Stopped);
     }
-    let mut staged = staged.into_inner().unwrap_or_else(PoisonError::into_inner);
     staged.missing.sort();
     Ok(staged)
 }

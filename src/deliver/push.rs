@@ -73,6 +73,12 @@ pub trait Repository {
     /// If the registry does not answer properly.
     fn manifest(&self, name: &str) -> io::Result<Option<Digest>>;
 
+    /// The bytes of the manifest called `tag`, if it is served. They are not held to a digest: a tag has none.
+    ///
+    /// # Errors
+    /// If the registry does not answer properly.
+    fn tagged(&self, tag: &Tag) -> io::Result<Option<Vec<u8>>>;
+
     /// Puts a manifest, by digest or by tag; one that has a subject is then listed under it.
     ///
     /// # Errors
@@ -90,7 +96,9 @@ impl Sparse {
     /// Whether that is what an error says.
     #[must_use]
     pub fn is_in(error: &io::Error) -> bool {
-        error.get_ref().is_some_and(|inner| inner.is::<Self>())
+        error
+            .get_ref()
+            .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Self>)
     }
 }
 
@@ -103,7 +111,9 @@ impl TagsOnly {
     /// Whether that is what an error says.
     #[must_use]
     pub fn is_in(error: &io::Error) -> bool {
-        error.get_ref().is_some_and(|inner| inner.is::<Self>())
+        error
+            .get_ref()
+            .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Self>)
     }
 }
 
@@ -153,7 +163,7 @@ impl Item {
 }
 
 /// What a manifest needs in its repository; foreign layers a registry need not hold.
-fn blobs_of(manifest: &Manifest) -> Vec<(Blob, bool)> {
+pub(super) fn blobs_of(manifest: &Manifest) -> Vec<(Blob, bool)> {
     match manifest {
         Manifest::Image(image) => image
             .blobs()
@@ -455,8 +465,8 @@ fn put(state: &State<'_>, items: &[Item], served: &HashSet<(&str, Digest)>) {
             if request.stop.load(Ordering::Relaxed) || state.is_over() {
                 return;
             }
-            if let Manifest::Index(index) = manifest {
-                let lost = index
+            if let Manifest::Index(list) = manifest {
+                let lost = list
                     .manifests
                     .iter()
                     .find_map(|child| state.spoilt(path, child.digest));
@@ -888,6 +898,10 @@ mod tests {
                 Moved::Present => Sent::Present,
                 Moved::Written(bytes) => Sent::Uploaded(bytes),
             })
+        }
+
+        fn tagged(&self, _: &Tag) -> io::Result<Option<Vec<u8>>> {
+            Err(io::ErrorKind::Unsupported.into())
         }
 
         fn manifest(&self, name: &str) -> io::Result<Option<Digest>> {

@@ -26,13 +26,16 @@ impl RegistryTarget {
 
 struct LiveRepository {
     push: Push,
+    reads: Client,
 }
 
 impl Registry for RegistryTarget {
     fn repository(&self, path: &str) -> io::Result<Box<dyn Repository + '_>> {
         let repository = reference::Repository::new(&self.host, path).map_err(io::Error::other)?;
         let push = self.client.push(&repository).map_err(io::Error::from)?;
-        Ok(Box::new(LiveRepository { push }))
+        // What stands there is read there, not from a mirror of it.
+        let reads = self.client.direct();
+        Ok(Box::new(LiveRepository { push, reads }))
     }
 }
 
@@ -144,6 +147,12 @@ impl Repository for LiveRepository {
         Ok(found
             .map_err(io::Error::from)?
             .map(|descriptor| descriptor.digest))
+    }
+
+    fn tagged(&self, tag: &Tag) -> io::Result<Option<Vec<u8>>> {
+        let reference = self.push.repository().clone().with_tag(tag.clone());
+        let found = self.reads.resolve(&reference).map_err(io::Error::from)?;
+        Ok(found.map(|found| found.bytes))
     }
 
     fn put_manifest(&self, bytes: &[u8], media_type: &str, tag: Option<&Tag>) -> io::Result<()> {

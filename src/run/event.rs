@@ -6,6 +6,12 @@
 use serde::Serialize;
 
 use crate::digest::Digest;
+use crate::hint::Hint;
+use crate::registry::client::RegistryError;
+use crate::store::StoreError;
+
+/// Most pieces of advice given at once: more are not read.
+const ADVICE: usize = 5;
 
 /// Something happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -55,6 +61,49 @@ pub enum Event {
 
 /// Where events go.
 pub type Observer<'a> = &'a (dyn Fn(Event) + Sync);
+
+/// The advice of the first error in a chain that has some: what a registry or the store says of itself helps more
+/// than what was being done.
+#[must_use]
+pub fn advice(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let hint = match error.downcast_ref::<RegistryError>() {
+            Some(error) => error.hint(),
+            None => error.downcast_ref::<StoreError>().and_then(Hint::hint),
+        };
+        if hint.is_some() {
+            return hint;
+        }
+        // What an I/O error carries is not among its sources.
+        let carried = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        next = match carried {
+            Some(carried) => Some(carried),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+/// Joins the advice of several errors, each said once and in order; what has none gets `otherwise`.
+#[must_use]
+pub fn joined_advice(advice: impl IntoIterator<Item = Option<String>>, otherwise: &str) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    let mut is_general = false;
+    for hint in advice {
+        match hint {
+            Some(hint) if !lines.contains(&hint) && lines.len() < ADVICE => lines.push(hint),
+            Some(_) => {}
+            None => is_general = true,
+        }
+    }
+    if is_general || lines.is_empty() {
+        lines.push(otherwise.to_owned());
+    }
+    lines.join("\n      ")
+}
 
 /// Writes an error and its causes as one line.
 #[must_use]

@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicBool;
 
 use regex::Regex;
 
-use super::event::{Observer, one_line};
+use super::event::{Observer, advice, joined_advice, one_line};
 use super::realise::{Depot, Extent, Limits, Report, Upstream, realise};
 use crate::canon::Value;
 use crate::digest::Digest;
@@ -158,6 +158,8 @@ pub enum ResolveError {
     Unanswered {
         /// What was asked, and what came.
         problems: Vec<String>,
+        /// What each of them advises, where it does.
+        advice: Vec<Option<String>>,
     },
     /// What was answered cannot be used.
     #[error("{at}: {key} cannot be pinned")]
@@ -190,11 +192,14 @@ impl Hint for ResolveError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Name { source, .. } => source.hint(),
-            Self::Twice { .. } => Some("list it once, or give one of them another targetRepo".to_owned()),
-            Self::Offline { .. } => Some("run `imgbuild lock` without --offline".to_owned()),
-            Self::Unanswered { .. } => {
-                Some("mend the names, or leave an image out with `imgbuild lock --skip IMAGE --reason TEXT`".to_owned())
+            Self::Twice { .. } => {
+                Some("list it once, or give one of them another targetRepo".to_owned())
             }
+            Self::Offline { .. } => Some("run `imgbuild lock` without --offline".to_owned()),
+            Self::Unanswered { advice, .. } => Some(joined_advice(
+                advice.iter().cloned(),
+                "mend the names, or leave an image out with `imgbuild lock --skip IMAGE --reason TEXT`",
+            )),
             Self::Plan { source, .. } => source.hint(),
             Self::Place(source) => source.hint(),
             _ => None,
@@ -653,27 +658,35 @@ fn answer(
     });
     let mut answers = Vec::new();
     let mut problems = Vec::new();
+    let mut hints = Vec::new();
     for (slot, result) in results.into_iter().enumerate() {
         let index = open[slot];
         let expected = &wanted[index];
         match result.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(Ok(Some(answer))) => answers.push((index, answer)),
             Some(Ok(None)) => {
-                problems.push(format!("{}: {} is not there", expected.at, expected.image))
+                problems.push(format!("{}: {} is not there", expected.at, expected.image));
+                hints.push(None);
             }
-            Some(Err(error)) => problems.push(format!(
-                "{}: {}: {}",
-                expected.at,
-                expected.image,
-                one_line(&error)
-            )),
+            Some(Err(error)) => {
+                problems.push(format!(
+                    "{}: {}: {}",
+                    expected.at,
+                    expected.image,
+                    one_line(&error)
+                ));
+                hints.push(advice(&error));
+            }
             None => return Err(ResolveError::Stopped),
         }
     }
     if problems.is_empty() {
         Ok(answers)
     } else {
-        Err(ResolveError::Unanswered { problems })
+        Err(ResolveError::Unanswered {
+            problems,
+            advice: hints,
+        })
     }
 }
 

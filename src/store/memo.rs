@@ -105,6 +105,23 @@ impl<'s> Records<'s> {
         Ok(found)
     }
 
+    /// The file names of records that are not as they were written, sorted: torn, edited, or under another key.
+    ///
+    /// # Errors
+    /// If the file system refuses.
+    pub fn unreadable(self) -> Result<Vec<String>, StoreError> {
+        let records = self.list()?.into_iter();
+        Ok(records
+            .filter(|path| Self::outputs_at(path).is_none())
+            .map(|path| {
+                path.file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned()
+            })
+            .collect())
+    }
+
     /// What a file of the memo records; `None` if nothing.
     pub(super) fn outputs_at(path: &Path) -> Option<Vec<Output>> {
         let key = Key::from_hex(path.file_name()?.to_str()?)?;

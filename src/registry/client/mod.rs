@@ -47,7 +47,7 @@ use super::conf::{Wanted, wanted};
 use super::route::Route;
 use super::settings::Settings;
 use crate::digest::Digest;
-use crate::oci::{Descriptor, MANIFEST_LIMIT, MANIFEST_TYPES, Manifest};
+use crate::oci::{Descriptor, MANIFEST_LIMIT, MANIFEST_TYPES, Manifest, ManifestError};
 use crate::reference::{Reference, Repository, Tag};
 use crate::store::{Blob, Source};
 
@@ -246,10 +246,7 @@ impl Client {
             &subject,
             |endpoint| {
                 let ask = manifest_ask(endpoint, Method::GET, Kind::Manifest, &name);
-                let Some((reply, _)) = self.sent(&ask)? else {
-                    return Ok(None);
-                };
-                self.found(&ask, reply, reference.digest).map(Some)
+                self.whole(&ask, |reply| self.found(&ask, reply, reference.digest))
             },
         )
     }
@@ -265,17 +262,13 @@ impl Client {
         let limit = usize::try_from(MANIFEST_LIMIT).unwrap_or(usize::MAX);
         let bytes = self.run(self.inner.wire.bytes(ask, reply, limit))?;
         let found = Digest::of(&bytes);
-        // Schema 1 is named before its digest, which is not over these bytes.
-        let manifest = Manifest::parse(&bytes, media_type.as_deref()).map_err(|source| {
-            RegistryError::Manifest {
-                asked: ask.asked(),
-                source,
-            }
-        })?;
-        if let Some(expected) = [digest, named]
-            .into_iter()
-            .flatten()
-            .find(|expected| *expected != found)
+        let manifest = Manifest::parse(&bytes, media_type.as_deref());
+        // Schema 1 is named before its digest, which is not over these bytes; anything else that came wrong is.
+        if !matches!(manifest, Err(ManifestError::Schema1))
+            && let Some(expected) = [digest, named]
+                .into_iter()
+                .flatten()
+                .find(|expected| *expected != found)
         {
             return Err(RegistryError::Damaged {
                 asked: ask.asked(),
@@ -283,6 +276,10 @@ impl Client {
                 found,
             });
         }
+        let manifest = manifest.map_err(|source| RegistryError::Manifest {
+            asked: ask.asked(),
+            source,
+        })?;
         Ok(Found {
             descriptor: descriptor(manifest.media_type(), found, bytes.len() as u64),
             bytes,
@@ -339,10 +336,8 @@ impl Client {
             _ => {
                 drop(reply);
                 let ask = manifest_ask(endpoint, Method::GET, Kind::Manifest, name);
-                let Some((reply, _)) = self.sent(&ask)? else {
-                    return Ok(None);
-                };
-                Ok(Some(self.found(&ask, reply, digest)?.descriptor))
+                let found = self.whole(&ask, |reply| self.found(&ask, reply, digest))?;
+                Ok(found.map(|found| found.descriptor))
             }
         }
     }
@@ -713,6 +708,33 @@ impl Client {
         })
     }
 
+    /// Sends `ask` and takes the body of the answer; again if the body broke off, or is not what its digest says and
+    /// may come right the next time. `None` if what it names is not there.
+    fn whole<T>(
+        &self,
+        ask: &Ask,
+        mut take: impl FnMut(Reply) -> Result<T, RegistryError>,
+    ) -> Result<Option<T>, RegistryError> {
+        let wire = &self.inner.wire;
+        let mut attempt = 1;
+        loop {
+            let Some((reply, _)) = self.sent(ask)? else {
+                return Ok(None);
+            };
+            match take(reply) {
+                Err(error)
+                    if attempt < wire.attempts(ask)
+                        && (error.is_temporary()
+                            || matches!(error, RegistryError::Damaged { .. })) =>
+                {
+                    self.pause(wire.settings.retry.pause(attempt))?;
+                    attempt += 1;
+                }
+                outcome => return outcome.map(Some),
+            }
+        }
+    }
+
     /// Reads a list page by page; false if it is not there.
     fn pages(
         &self,
@@ -844,28 +866,30 @@ impl Source for Manifests {
             &subject,
             |endpoint| {
                 let ask = manifest_ask(endpoint, Method::GET, Kind::Manifest, &name);
-                let Some((reply, _)) = self.client.sent(&ask)? else {
-                    return Ok(None);
-                };
-                if let Some(length) = reply.length()
-                    && length != blob.size
-                {
-                    return Err(ask.protocol(format!("{} bytes", blob.size), format!("{length}")));
-                }
-                let limit = usize::try_from(blob.size.min(MANIFEST_LIMIT)).unwrap_or(usize::MAX);
-                let bytes = self
-                    .client
-                    .run(self.client.inner.wire.bytes(&ask, reply, limit))?;
-                // Checked here already, so that the next place is asked where this one is wrong.
-                let found = Digest::of(&bytes);
-                if found != blob.digest {
-                    return Err(RegistryError::Damaged {
-                        asked: ask.asked(),
-                        expected: blob.digest,
-                        found,
-                    });
-                }
-                Ok(Some(bytes))
+                self.client.whole(&ask, |reply| {
+                    if let Some(length) = reply.length()
+                        && length != blob.size
+                    {
+                        return Err(
+                            ask.protocol(format!("{} bytes", blob.size), format!("{length}"))
+                        );
+                    }
+                    let limit =
+                        usize::try_from(blob.size.min(MANIFEST_LIMIT)).unwrap_or(usize::MAX);
+                    let bytes = self
+                        .client
+                        .run(self.client.inner.wire.bytes(&ask, reply, limit))?;
+                    // Checked here already, so that the next place is asked where this one is wrong.
+                    let found = Digest::of(&bytes);
+                    if found != blob.digest {
+                        return Err(RegistryError::Damaged {
+                            asked: ask.asked(),
+                            expected: blob.digest,
+                            found,
+                        });
+                    }
+                    Ok(bytes)
+                })
             },
         )?;
         Ok(found.map(|bytes| {

@@ -562,14 +562,15 @@ impl Push {
     fn put_held(&self, blob: &Blob, bytes: &Bytes, at: &Url) -> Result<(), RegistryError> {
         let wire = &self.client.inner.wire;
         let mut at = at.clone();
-        let mut restarted = false;
+        let mut attempt = 1;
         loop {
             let mut ask = self.put_ask(blob, &at);
             ask.body = bytes.clone();
             let reply = self.client.run(wire.send(&ask))?;
-            if reply.status() == 404 && !restarted {
-                // Some registry forgets a session whose first attempt broke.
-                restarted = true;
+            if reply.status() == 404 && attempt < wire.settings.retry.attempts {
+                // Some registry forgets a session whose first attempt broke, and every one a session that has ended
+                // with an answer that was lost.
+                attempt += 1;
                 at = self.start(blob)?.0;
                 continue;
             }

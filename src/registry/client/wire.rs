@@ -29,6 +29,10 @@ const REDIRECTS: usize = 10;
 /// How often a place is asked while another one may have the same.
 const ATTEMPTS_BEFORE_NEXT: u32 = 2;
 
+/// How often a refused token is replaced within one request. More than once, because the next one may be shared with
+/// requests under way and be gone as well.
+const REFUSALS: u32 = 2;
+
 /// How many times the idle timeout a registry may take to answer the end of an upload: it may hash or move the blob.
 pub(super) const COMMIT_PATIENCE: u32 = 5;
 
@@ -569,14 +573,20 @@ impl Wire {
         Ok(pool.get_or_init(|| client).clone())
     }
 
+    /// How often `ask` may be made: seldom where another place can be asked instead.
+    pub(super) fn attempts(&self, ask: &Ask) -> u32 {
+        let attempts = self.settings.retry.attempts;
+        match &ask.endpoint {
+            Some(endpoint) if endpoint.has_next => attempts.min(ATTEMPTS_BEFORE_NEXT),
+            _ => attempts,
+        }
+    }
+
     /// Makes `ask`, again if that may help. The answer is below 400, or 400, 404, 405 and the like, for the caller
     /// to judge; never 401, 403, 429 or a server's failure.
     pub(super) async fn send(&self, ask: &Ask) -> Result<Reply, RegistryError> {
         let policy = self.settings.retry;
-        let attempts = match &ask.endpoint {
-            Some(endpoint) if endpoint.has_next => policy.attempts.min(ATTEMPTS_BEFORE_NEXT),
-            _ => policy.attempts,
-        };
+        let attempts = self.attempts(ask);
         let mut attempt = 1;
         loop {
             let outcome = self.attempt(ask).await;
@@ -627,6 +637,7 @@ impl Wire {
         let mut redirects = 0;
         let mut scopes = ask.scopes.clone();
         let mut refused: Option<u64> = None;
+        let mut refusals = 0;
         let mut challenged = false;
         let mut waited = false;
         loop {
@@ -707,9 +718,10 @@ impl Wire {
                     return Err(self.failure(ask, reply).await);
                 };
                 let again = match authorization.serial {
-                    // A token that was good may have been revoked, or be too narrow. Once.
-                    Some(serial) if refused.is_none() => {
+                    // A token that was good may have been revoked, or be too narrow.
+                    Some(serial) if refusals < REFUSALS => {
                         refused = Some(serial);
+                        refusals += 1;
                         if let Challenge::Bearer {
                             scope: Some(scope), ..
                         } = &challenge
@@ -878,6 +890,8 @@ impl Wire {
                     let _ = host.scheme.set(Scheme::Http);
                     Ok(answer)
                 }
+                // The host speaks plain HTTP, but not just now: that is worth another attempt.
+                Err(second) if second.is_temporary() && !error.is_temporary() => Err(second),
                 Err(_) => Err(error),
             },
             Err(error) => Err(error),

@@ -1,0 +1,188 @@
+//! One piece of work per digest: what registries are asked, counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use imgbuild::registry::server::Kind;
+use imgbuild::store::Blob;
+
+use crate::site::content::{Content, many};
+use crate::site::{Connected, Disconnected};
+
+/// Method and kind of every request since `from`, counted.
+fn kinds(
+    registry: &crate::site::registry::Registry,
+    from: usize,
+) -> BTreeMap<(String, String), usize> {
+    let mut counts = BTreeMap::new();
+    for request in &registry.requests()[from..] {
+        *counts
+            .entry((request.method.clone(), format!("{:?}", request.kind)))
+            .or_default() += 1;
+    }
+    counts
+}
+
+#[test]
+fn every_manifest_and_blob_is_fetched_once_however_many_images_share_it() {
+    let content = Content::default();
+    many(&content, 40, 600);
+    let upstream = content.served();
+    let site = Connected::to(&upstream);
+    site.wants(content.names());
+    site.lock();
+    let manifests: BTreeSet<Blob> = content
+        .all()
+        .iter()
+        .flat_map(|(_, below)| {
+            below
+                .manifests
+                .iter()
+                .map(|(blob, _)| *blob)
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let blobs: BTreeSet<Blob> = content
+        .all()
+        .iter()
+        .flat_map(|(_, below)| below.blobs.clone())
+        .collect();
+    let counts = kinds(&upstream, 0);
+    let gets = |kind: &str| {
+        counts
+            .get(&("GET".to_owned(), kind.to_owned()))
+            .copied()
+            .unwrap_or(0)
+    };
+    assert_eq!(
+        gets("Manifest"),
+        manifests.len(),
+        "one GET per manifest: {counts:?}"
+    );
+    assert!(gets("Base") <= 1, "no ping per image: {counts:?}");
+    assert_eq!(gets("Blob"), 0, "locking fetches no layer: {counts:?}");
+    site.imgbuild("build").done();
+    let asked = upstream.asked("GET", &[Kind::Blob]);
+    assert_eq!(asked.len(), blobs.len(), "every blob is fetched");
+    for (name, count) in asked
+        .into_iter()
+        .chain(upstream.asked("GET", &[Kind::Manifest]))
+    {
+        // Tags are not unique among repositories.
+        if name.starts_with("sha256:") {
+            assert_eq!(count, 1, "{name} must be fetched once");
+        }
+    }
+    let counts = kinds(&upstream, 0);
+    assert_eq!(
+        counts.values().sum::<usize>(),
+        manifests.len()
+            + blobs.len()
+            + counts
+                .get(&("GET".to_owned(), "Base".to_owned()))
+                .copied()
+                .unwrap_or(0),
+        "nothing else is asked: {counts:?}"
+    );
+    let before = upstream.requests().len();
+    site.imgbuild("build").done().says(&["0 fetched"]);
+    site.export("media", "");
+    site.imgbuild("lock").done().says(&["nothing changed"]);
+    assert_eq!(
+        upstream.requests().len(),
+        before,
+        "what is here is not asked for again"
+    );
+}
+
+#[test]
+fn a_destination_gets_each_blob_once_and_mounts_it_elsewhere() {
+    let content = Content::default();
+    many(&content, 40, 600);
+    let upstream = content.served();
+    let site = Connected::to(&upstream);
+    site.wants(content.names());
+    site.lock();
+    site.export("media", "");
+    let mirror = Content::default().served();
+    let far = Disconnected::with(&mirror.address());
+    far.receives(&site, "media");
+    let to = format!("import media --to docker://{}/mirror", mirror.address());
+    far.imgbuild(&to).done();
+    let blobs: BTreeSet<Blob> = content
+        .all()
+        .iter()
+        .flat_map(|(_, below)| below.blobs.clone())
+        .collect();
+    let placed: BTreeSet<(String, Blob)> = content
+        .all()
+        .iter()
+        .flat_map(|(image, below)| {
+            below
+                .blobs
+                .iter()
+                .map(|blob| (image.repository.clone(), *blob))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let ended = |kind: Kind, method: &str, status: u16| {
+        mirror
+            .server
+            .counts()
+            .get(&(method.to_owned(), kind, status))
+            .copied()
+            .unwrap_or(0)
+    };
+    let counts = mirror.server.counts();
+    let uploads = ended(Kind::Upload, "PUT", 201) + ended(Kind::Uploads, "POST", 201);
+    let mounts = placed.len() - blobs.len();
+    assert_eq!(
+        uploads,
+        (blobs.len() + mounts) as u64,
+        "one upload for each of {} blobs, {mounts} mounts: {counts:?}",
+        blobs.len()
+    );
+    assert_eq!(
+        ended(Kind::Uploads, "POST", 201),
+        mounts as u64,
+        "what is elsewhere is mounted: {counts:?}"
+    );
+    assert!(
+        ended(Kind::Base, "GET", 200) <= 1,
+        "no ping per image: {counts:?}"
+    );
+    // Once more: only whether every image and tag is there.
+    let before = mirror.requests().len();
+    far.imgbuild(&to)
+        .done()
+        .says(&["was adopted before; 0 blobs sent"]);
+    let again = kinds(&mirror, before);
+    assert!(
+        again
+            .keys()
+            .all(|(method, kind)| method == "HEAD" && kind == "Manifest"),
+        "a second import asks for manifests only: {again:?}"
+    );
+    assert!(
+        again.values().sum::<usize>() <= 2 * content.images().len(),
+        "two questions per image at most: {again:?}"
+    );
+    // A new image on known layers is mounted, not sent.
+    content.image("team9/new:1", &[(0, 1_200), (100, 600)]);
+    site.wants(content.names());
+    site.lock();
+    site.export("two", "");
+    far.receives(&site, "two");
+    let before = mirror.requests().len();
+    far.imgbuild(&to.replace("media", "two"))
+        .done()
+        .says(&["1 blob sent"]);
+    let again = kinds(&mirror, before);
+    assert!(
+        again
+            .get(&("PUT".to_owned(), "Upload".to_owned()))
+            .copied()
+            .unwrap_or(0)
+            <= 1,
+        "only the config is sent: {again:?}"
+    );
+}
