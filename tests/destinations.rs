@@ -5,6 +5,7 @@
 //! podman and containerd, where they are installed.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
@@ -150,7 +151,7 @@ impl Site {
     fn config(&self, images: &[String]) {
         let mut text = "apiVersion: mirror.openshift.io/v2alpha1\nkind: ImageSetConfiguration\nmirror:\n  additionalImages:\n".to_owned();
         for image in images {
-            text.push_str(&format!("    - name: {image}\n"));
+            let _ = writeln!(text, "    - name: {image}");
         }
         fs::write(self.path("imageset.yaml"), text).unwrap();
     }
@@ -370,10 +371,11 @@ fn a_registry_that_refuses_sparse_indexes_gets_all_platforms_or_nothing() {
     });
     let site = Site::new(&[&source, &target], &names[..2]);
     let mut config = site.read("imageset.yaml");
-    config.push_str(&format!(
-        "    - name: {}\n      platforms:\n        - os: linux\n          architecture: amd64\n",
+    let _ = writeln!(
+        config,
+        "    - name: {}\n      platforms:\n        - os: linux\n          architecture: amd64",
         names[2]
-    ));
+    );
     fs::write(site.path("imageset.yaml"), config).unwrap();
     site.ok(&["lock"]);
     let to = format!("docker://{}", target.host());
@@ -672,7 +674,7 @@ fn is_whole(registry: &Registry, path: &str, digest: Digest) -> bool {
 
 /// A plain GET.
 fn get(registry: &Registry, path: &str) -> Option<Vec<u8>> {
-    use std::io::{Read, Write};
+    use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(registry.server.address()).unwrap();
     write!(
         stream,
@@ -762,10 +764,11 @@ fn the_distribution_project_s_registry_is_filled_proven_and_emptied() {
     let mut site = Site::new(&[&source], &names[..2]);
     site.insecure.push(target.address.to_string());
     let mut config = site.read("imageset.yaml");
-    config.push_str(&format!(
-        "    - name: {}\n      platforms:\n        - os: linux\n          architecture: amd64\n",
+    let _ = writeln!(
+        config,
+        "    - name: {}\n      platforms:\n        - os: linux\n          architecture: amd64",
         names[2]
-    ));
+    );
     fs::write(site.path("imageset.yaml"), config).unwrap();
     site.ok(&["lock"]);
     let to = format!("docker://{}/ocp", target.address);
@@ -1053,8 +1056,8 @@ fn containerd_pulls_through_the_hosts_files() {
                 .args(["--all-platforms", name]),
         )
     };
-    let (fine, text) = fetch(&format!("{}/team/one:v1", source.host()));
-    assert!(fine, "containerd must find it at the mirror: {text}");
+    let (fine, said) = fetch(&format!("{}/team/one:v1", source.host()));
+    assert!(fine, "containerd must find it at the mirror: {said}");
     assert!(
         !fetch(&format!("{}/team/other:v1", source.host())).0,
         "what is not mirrored is not found"
@@ -1339,7 +1342,7 @@ fn an_upload_limit_and_a_unit_are_taken_from_the_flags() {
 
 #[test]
 fn a_browser_gets_a_page_and_others_a_line() {
-    use std::io::{Read, Write};
+    use std::io::{Read as _, Write as _};
     let (registry, _) = upstream();
     let ask = |accept: &str| {
         let mut stream = std::net::TcpStream::connect(registry.server.address()).unwrap();

@@ -948,6 +948,11 @@ fn divide(lock: &Lock, set: &DeleteImageSet) -> Result<(Lock, Lock), Failure> {
                         .iter()
                         .position(|package| package.name == wanted.name.value)
                     else {
+                        unserved.push(unknown(
+                            row.position,
+                            format!("package {} of {reference}", wanted.name.value),
+                        ));
+                        found = true;
                         continue;
                     };
                     found = true;
@@ -1133,4 +1138,162 @@ fn execute(
             None => failure,
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::key::ReleaseName;
+    use crate::plan::lock::{
+        Bundle, Catalog, Component, Image, Origin, Package, Pin, Release, Want,
+    };
+
+    fn pin(text: &str) -> Pin {
+        let repository = format!("quay.io/a/{text}").parse().unwrap();
+        Pin::new(
+            Origin::Registry(repository),
+            Digest::of(text.as_bytes()),
+            text.len() as u64,
+        )
+    }
+
+    fn lock() -> Lock {
+        let payload = |version: &str| Payload {
+            version: version.to_owned(),
+            pin: pin(&format!("release-{version}")),
+            components: vec![Component {
+                name: "cli".to_owned(),
+                pin: pin("cli"),
+            }],
+        };
+        let bundle = |name: &str, channel: &str| Bundle {
+            name: name.to_owned(),
+            channels: vec![channel.to_owned()],
+            pin: pin(name),
+        };
+        let package = |name: &str, bundles: Vec<Bundle>| Package {
+            name: name.to_owned(),
+            want: None,
+            fbc: Digest::of(name.as_bytes()),
+            from: None,
+            bundles,
+            images: vec![pin(&format!("{name}-operand"))],
+        };
+        Lock {
+            releases: vec![Release {
+                name: ReleaseName::Channel("stable-4.16".to_owned()),
+                arch: "amd64".to_owned(),
+                want: Want::default(),
+                risks: Vec::new(),
+                payloads: ["4.16.1", "4.16.2", "4.16.10"].map(payload).to_vec(),
+            }],
+            catalogs: vec![Catalog {
+                reference: "quay.io/a/index:v4.16".to_owned(),
+                want: Want::default(),
+                pin: pin("index"),
+                packages: vec![
+                    package(
+                        "one",
+                        vec![bundle("one.v1.0.0", "a"), bundle("one.v2.0.0", "b")],
+                    ),
+                    package("two", vec![bundle("two.v1.0.0", "a")]),
+                ],
+            }],
+            images: vec![Image {
+                reference: "quay.io/a/image:1".to_owned(),
+                want: Want::default(),
+                pin: pin("image"),
+            }],
+            ..Lock::default()
+        }
+    }
+
+    fn divided(delete: &str) -> Result<(Lock, Lock), String> {
+        let text = format!(
+            "apiVersion: mirror.openshift.io/v2alpha1\nkind: DeleteImageSetConfiguration\ndelete:\n{delete}"
+        );
+        let Config::Delete(set) = config::parse(&text, "delete.yaml").unwrap() else {
+            panic!("a deletion")
+        };
+        divide(&lock(), &set).map_err(|failure| failure.text)
+    }
+
+    fn versions(lock: &Lock) -> Vec<&str> {
+        lock.releases
+            .iter()
+            .flat_map(|release| &release.payloads)
+            .map(|payload| payload.version.as_str())
+            .collect()
+    }
+
+    fn bundles(lock: &Lock) -> Vec<&str> {
+        lock.catalogs
+            .iter()
+            .flat_map(|catalog| &catalog.packages)
+            .flat_map(|package| &package.bundles)
+            .map(|bundle| bundle.name.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn releases_are_divided_by_their_versions() {
+        let (gone, rest) = divided(
+            "  platform:\n    channels:\n    - name: stable-4.16\n      minVersion: 4.16.2\n      maxVersion: 4.16.9\n",
+        )
+        .unwrap();
+        assert_eq!(versions(&gone), ["4.16.2"], "versions are no texts");
+        assert_eq!(versions(&rest), ["4.16.1", "4.16.10"]);
+        assert_eq!(rest.images.len(), 1, "what is not named stays");
+    }
+
+    #[test]
+    fn packages_are_divided_and_shared_images_stay_with_the_rest() {
+        let row = |packages: &str| {
+            format!("  operators:\n  - catalog: quay.io/a/index:v4.16\n{packages}")
+        };
+        let (gone, rest) = divided(&row(
+            "    packages:\n    - name: one\n      maxVersion: 1.5.0\n",
+        ))
+        .unwrap();
+        assert_eq!(bundles(&gone), ["one.v1.0.0"]);
+        assert_eq!(bundles(&rest), ["one.v2.0.0", "two.v1.0.0"]);
+        assert!(
+            gone.catalogs[0].packages[0].images.is_empty(),
+            "an operand may be that of the bundle that stays"
+        );
+        let (gone, rest) = divided(&row("    packages:\n    - name: two\n")).unwrap();
+        assert_eq!(
+            gone.catalogs[0].packages[0].images.len(),
+            1,
+            "a whole package goes"
+        );
+        assert_eq!(rest.catalogs.len(), 1, "the catalog has another package");
+        let (gone, rest) = divided(&row("")).unwrap();
+        assert_eq!(bundles(&gone).len(), 3);
+        assert!(
+            rest.catalogs.is_empty(),
+            "a bare catalog goes with its image"
+        );
+    }
+
+    #[test]
+    fn what_the_lock_does_not_have_is_said() {
+        for (delete, said) in [
+            (
+                "  platform:\n    channels:\n    - name: stable-4.17\n",
+                "stable-4.17",
+            ),
+            (
+                "  operators:\n  - catalog: quay.io/a/other:v1\n",
+                "quay.io/a/other:v1",
+            ),
+            (
+                "  operators:\n  - catalog: quay.io/a/index:v4.16\n    packages:\n    - name: three\n",
+                "package three",
+            ),
+        ] {
+            let error = divided(delete).unwrap_err();
+            assert!(error.contains(said), "{error} must name {said}");
+        }
+    }
 }

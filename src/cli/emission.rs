@@ -369,10 +369,8 @@ pub(super) fn dry_run(
     }
     let text = |lines: &mut Vec<String>| {
         lines.sort();
-        lines
-            .iter()
-            .map(|line| format!("{line}\n"))
-            .collect::<String>()
+        lines.push(String::new());
+        lines.join("\n")
     };
     if let Some(path) = &arguments.mapping {
         replace(path, text(&mut mapping).as_bytes())

@@ -10,6 +10,7 @@
 //!
 //! Keys and users are readable by their owner alone.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -159,7 +160,7 @@ fn tls(site: &Site, arguments: &ServeArguments, own: &Path) -> Result<Option<Tls
     if !is_good().unwrap_or(false) {
         issue(own, &names, today).map_err(|error| {
             let mut failure = Failure::new(ui::ERROR, "cannot make a certificate");
-            failure.text.push_str(&format!("\n  because {error}"));
+            let _ = write!(failure.text, "\n  because {error}");
             failure
         })?;
     }

@@ -305,7 +305,7 @@ pub fn plan(
     workers: usize,
     stop: &AtomicBool,
 ) -> Result<Plan, DeleteError> {
-    let (paths, wished): (BTreeSet<String>, BTreeMap<(&str, &Tag), &Wish>) = match wishes {
+    let (paths, asked): (BTreeSet<String>, BTreeMap<(&str, &Tag), &Wish>) = match wishes {
         Wishes::These(wishes) => (
             wishes.iter().map(|wish| wish.path.clone()).collect(),
             wishes
@@ -335,7 +335,7 @@ pub fn plan(
         let kept_tag = |tag: &Tag| kept_here.iter().find(|kept| kept.tag == *tag);
         let goes = |tag: &Tag, digest: Digest| {
             subject(tag, digest).is_none()
-                && (takes_all || wished.contains_key(&(path.as_str(), tag)))
+                && (takes_all || asked.contains_key(&(path.as_str(), tag)))
         };
         // What stays, with all that it names.
         let mut protected = HashMap::new();
@@ -388,7 +388,7 @@ pub fn plan(
             } else if let Some(because) = protected.get(digest) {
                 stay(tag, because);
             } else {
-                let wish = wished.get(&(path.as_str(), tag));
+                let wish = asked.get(&(path.as_str(), tag));
                 let name = wish.map_or_else(
                     || format!("{registry}/{path}:{tag}"),
                     |wish| wish.name.clone(),
@@ -422,7 +422,7 @@ pub fn plan(
         }
         plan.rows.extend(rows);
     }
-    for (path, tag) in wished.keys() {
+    for (path, tag) in asked.keys() {
         let is_there = shelves
             .get(*path)
             .is_some_and(|shelf| shelf.tags.contains_key(tag));
@@ -866,7 +866,8 @@ mod tests {
         assert_eq!((deleted.manifests, deleted.tags), (2, 2), "{deleted:?}");
         let again = execute(&plan.rows, &fake, 2, &stop).unwrap();
         assert_eq!((again.manifests, again.gone), (0, 2), "it can be repeated");
-        let cases: [(&str, &dyn Fn(&Fake)); 3] = [
+        type Change = dyn Fn(&Fake);
+        let cases: [(&str, &Change); 3] = [
             ("now, planned was", &|fake| {
                 fake.image("m/a", Some("2"), "changed");
             }),

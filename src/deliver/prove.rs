@@ -54,7 +54,8 @@ pub fn claims(
 ) -> Result<Vec<Claim>, PlaceError> {
     let placements = placements(lock, rules, layout)?;
     refuse_collisions(&placements, &destination.prefix, layout)?;
-    let mut pins: BTreeMap<Digest, Vec<(Option<ImageName>, &[PlatformName])>> = BTreeMap::new();
+    type Asked<'a> = (Option<ImageName>, &'a [PlatformName]);
+    let mut pins: BTreeMap<Digest, Vec<Asked<'_>>> = BTreeMap::new();
     for block in lock.blocks() {
         let name = match block {
             Block::Image(image) => image.reference.parse().ok(),
@@ -237,7 +238,7 @@ pub fn prove(
         blobs,
         mut problems,
     } = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let blobs: Vec<((String, Blob), (BTreeSet<usize>, bool))> = blobs.into_iter().collect();
+    let blobs: Vec<((String, Blob), Owners)> = blobs.into_iter().collect();
     let present: Mutex<BTreeMap<Blob, String>> = Mutex::default();
     let late: Mutex<Vec<(Problem, BTreeSet<usize>)>> = Mutex::default();
     let counts: Mutex<(u64, u64)> = Mutex::default();
@@ -366,11 +367,16 @@ pub fn prove(
     }
 }
 
+/// The claims that need a blob, and whether it need not be there (a foreign layer).
+type Owners = (BTreeSet<usize>, bool);
+
+/// Notes something down, under a lock.
+type Record<'a> = dyn Fn(&dyn Fn(&mut Found)) + Sync + 'a;
+
 #[derive(Default)]
 struct Found {
     manifests: BTreeSet<(String, Digest)>,
-    /// Who needs it, and whether it need not be there.
-    blobs: BTreeMap<(String, Blob), (BTreeSet<usize>, bool)>,
+    blobs: BTreeMap<(String, Blob), Owners>,
     problems: BTreeMap<Problem, BTreeSet<usize>>,
 }
 
@@ -384,7 +390,7 @@ struct Visit<'a> {
     claim: &'a Claim,
     index: usize,
     holdings: &'a dyn Holdings,
-    record: &'a (dyn Fn(&dyn Fn(&mut Found)) + Sync),
+    record: &'a Record<'a>,
 }
 
 impl Visit<'_> {
@@ -483,7 +489,8 @@ mod tests {
             "everything is counted: {whole:?}"
         );
         let key = |path: &str, text: &str| (path.to_owned(), Digest::of(text.as_bytes()));
-        let cases: [(&str, &dyn Fn(&Fake)); 5] = [
+        type Harm<'a> = dyn Fn(&Fake) + 'a;
+        let cases: [(&str, &Harm<'_>); 5] = [
             ("a:v1 is not there", &|fake| {
                 fake.tags
                     .lock()

@@ -96,7 +96,9 @@ impl Sparse {
     /// Whether that is what an error says.
     #[must_use]
     pub fn is_in(error: &io::Error) -> bool {
-        error.get_ref().is_some_and(|inner| inner.is::<Self>())
+        error
+            .get_ref()
+            .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Self>)
     }
 }
 
@@ -109,7 +111,9 @@ impl TagsOnly {
     /// Whether that is what an error says.
     #[must_use]
     pub fn is_in(error: &io::Error) -> bool {
-        error.get_ref().is_some_and(|inner| inner.is::<Self>())
+        error
+            .get_ref()
+            .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Self>)
     }
 }
 
@@ -461,8 +465,8 @@ fn put(state: &State<'_>, items: &[Item], served: &HashSet<(&str, Digest)>) {
             if request.stop.load(Ordering::Relaxed) || state.is_over() {
                 return;
             }
-            if let Manifest::Index(index) = manifest {
-                let lost = index
+            if let Manifest::Index(list) = manifest {
+                let lost = list
                     .manifests
                     .iter()
                     .find_map(|child| state.spoilt(path, child.digest));

@@ -694,7 +694,7 @@ mod tests {
         let image = |category: &str, origin: &str, path: &str| Mirrored {
             category: category.to_owned(),
             origin: origin
-                .replace("@", &format!("@sha256:{HEX}"))
+                .replace('@', &format!("@sha256:{HEX}"))
                 .parse()
                 .unwrap(),
             destination: format!("myregistry.test/{path}").parse().unwrap(),
