@@ -224,7 +224,7 @@ impl Site {
     pub(super) fn services(&self) -> Result<Services, Failure> {
         let mut services = Services::default();
         if let Some(url) = self.environment.variable("UPDATE_URL_OVERRIDE") {
-            services.graph = url.to_owned();
+            url.clone_into(&mut services.graph);
         }
         if let Some(url) = self.environment.variable("OCP_SIGNATURE_URL") {
             services.signatures = vec![url.to_owned()];

@@ -52,9 +52,9 @@ pub fn claims(
     destination: &Destination,
     layout: &Layout,
 ) -> Result<Vec<Claim>, PlaceError> {
+    type Asked<'a> = (Option<ImageName>, &'a [PlatformName]);
     let placements = placements(lock, rules, layout)?;
     refuse_collisions(&placements, &destination.prefix, layout)?;
-    type Asked<'a> = (Option<ImageName>, &'a [PlatformName]);
     let mut pins: BTreeMap<Digest, Vec<Asked<'_>>> = BTreeMap::new();
     for block in lock.blocks() {
         let name = match block {

@@ -135,10 +135,11 @@ impl Template {
         for part in &self.parts {
             match part {
                 Part::Text(text) => out.push_str(text),
-                Part::Hole { path, filters } => match self.hole(path, filters, context)? {
-                    Some(value) => out.push_str(&self.text_of(&value)?),
-                    None => {}
-                },
+                Part::Hole { path, filters } => {
+                    if let Some(value) = self.hole(path, filters, context)? {
+                        out.push_str(&self.text_of(&value)?)
+                    }
+                }
             }
         }
         Ok((!out.is_empty()).then_some(Value::Text(out)))

@@ -625,15 +625,14 @@ impl<'a> Means<'a> {
         let mut open = Vec::new();
         for (index, path) in paths.iter().enumerate() {
             let known = recall(store, store, &key(path)).map_err(failed)?;
-            match known.as_deref() {
-                Some([output, ..]) => out.push(Some(
+            if let Some([output, ..]) = known.as_deref() {
+                out.push(Some(
                     read(store, &output.blob, limit)
                         .map_err(|error| Problem::new(one_line(&error)))?,
-                )),
-                _ => {
-                    out.push(None);
-                    open.push(index);
-                }
+                ));
+            } else {
+                out.push(None);
+                open.push(index);
             }
         }
         if open.is_empty() {

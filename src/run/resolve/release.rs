@@ -271,10 +271,9 @@ pub fn across(expected: &[Expected]) -> Vec<Expected> {
             name: ReleaseName::Channel(_),
             arch,
         } = &one.key
+            && product(one.want.settings()) == Product::Ocp
         {
-            if product(one.want.settings()) == Product::Ocp {
-                groups.entry(arch).or_default().push(one);
-            }
+            groups.entry(arch).or_default().push(one);
         }
     }
     groups
