@@ -466,11 +466,11 @@ fn put(state: &State<'_>, items: &[Item], served: &HashSet<(&str, Digest)>) {
                 return;
             }
             if let Manifest::Index(named) = manifest {
-                let lost = named
+                let gone = named
                     .manifests
                     .iter()
                     .find_map(|child| state.spoilt(path, child.digest));
-                if let Some(because) = lost {
+                if let Some(because) = gone {
                     state.spoil(path, blob.digest, &because);
                     continue;
                 }
