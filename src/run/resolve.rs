@@ -608,7 +608,7 @@ fn expect_one(
                 .iter()
                 .find(|step| step.kind == Kind::ResolveTag)
                 .ok_or_else(missing)?;
-            let name = texts(question.with.fill(context).map_err(hole)?, "image");
+            let name = texts(question.with.fill(context).map_err(hole)?.as_ref(), "image");
             let name = name.into_iter().next().unwrap_or_default();
             image = Some(name.parse().map_err(|source| ResolveError::Name {
                 at: asked.at.clone(),
@@ -619,7 +619,7 @@ fn expect_one(
                 .iter()
                 .find(|step| step.name == block.pin)
                 .ok_or_else(missing)?;
-            let names = texts(pin.with.fill(context).map_err(hole)?, "platforms");
+            let names = texts(pin.with.fill(context).map_err(hole)?.as_ref(), "platforms");
             platforms = image::platforms(&names).map_err(|source| ResolveError::Platform {
                 at: asked.at.clone(),
                 source,
