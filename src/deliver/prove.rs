@@ -55,7 +55,6 @@ pub fn claims(
     destination: &Destination,
     layout: &Layout,
 ) -> Result<Vec<Claim>, PlaceError> {
-    type Asked<'a> = (Option<ImageName>, &'a [PlatformName]);
     let placements = placements(lock, rules, layout)?;
     refuse_collisions(&placements, &destination.prefix, layout)?;
     let mut pins: BTreeMap<Digest, Vec<Asked<'_>>> = BTreeMap::new();

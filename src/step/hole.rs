@@ -137,7 +137,7 @@ impl Template {
                 Part::Text(text) => out.push_str(text),
                 Part::Hole { path, filters } => {
                     if let Some(value) = self.hole(path, filters, context)? {
-                        out.push_str(&self.text_of(&value)?)
+                        out.push_str(&self.text_of(&value)?);
                     }
                 }
             }
