@@ -160,7 +160,10 @@ pub(super) fn lock(
     let lock_blob = store
         .insert(written.as_bytes())
         .map_err(|error| store_failure(&error))?;
-    for rule in rules.iter() {
+    for rule in rules
+        .iter()
+        .filter(|rule| locked.lock.rules.contains_key(&rule.name))
+    {
         store
             .insert(rule.text.as_bytes())
             .map_err(|error| store_failure(&error))?;

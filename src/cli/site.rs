@@ -34,6 +34,9 @@ use crate::store::{Blob, StoreError};
 /// The scope of signature settings that releases are under.
 const RELEASE_SCOPE: &str = "release";
 
+/// Files by name.
+type NamedFiles = Vec<(String, Vec<u8>)>;
+
 /// The working directory of one command.
 pub(super) struct Site {
     pub(super) common: Common,
@@ -224,7 +227,7 @@ impl Site {
     pub(super) fn services(&self) -> Result<Services, Failure> {
         let mut services = Services::default();
         if let Some(url) = self.environment.variable("UPDATE_URL_OVERRIDE") {
-            services.graph = url.to_owned();
+            url.clone_into(&mut services.graph);
         }
         if let Some(url) = self.environment.variable("OCP_SIGNATURE_URL") {
             services.signatures = vec![url.to_owned()];
@@ -243,7 +246,7 @@ impl Site {
     }
 
     /// What the settings and the environment say of signatures, and the files of public keys that they name.
-    fn signatures(&self) -> Result<(Value, Vec<(String, Vec<u8>)>), Failure> {
+    fn signatures(&self) -> Result<(Value, NamedFiles), Failure> {
         let mut refused = Vec::new();
         for (scope, settings) in &self.settings.signatures {
             if scope != RELEASE_SCOPE {

@@ -204,7 +204,7 @@ pub enum ResolveError {
         /// The block.
         key: String,
         /// Why.
-        source: PlanError,
+        source: Box<PlanError>,
     },
     /// Manifests did not arrive.
     #[error("{} did not arrive", count(report.failures.len(), "manifest"))]
@@ -608,7 +608,7 @@ fn expect_one(
                 .iter()
                 .find(|step| step.kind == Kind::ResolveTag)
                 .ok_or_else(missing)?;
-            let name = texts(&question.with.fill(context).map_err(hole)?, "image");
+            let name = texts(question.with.fill(context).map_err(hole)?.as_ref(), "image");
             let name = name.into_iter().next().unwrap_or_default();
             image = Some(name.parse().map_err(|source| ResolveError::Name {
                 at: asked.at.clone(),
@@ -619,7 +619,7 @@ fn expect_one(
                 .iter()
                 .find(|step| step.name == block.pin)
                 .ok_or_else(missing)?;
-            let names = texts(&pin.with.fill(context).map_err(hole)?, "platforms");
+            let names = texts(pin.with.fill(context).map_err(hole)?.as_ref(), "platforms");
             platforms = image::platforms(&names).map_err(|source| ResolveError::Platform {
                 at: asked.at.clone(),
                 source,
@@ -641,7 +641,7 @@ fn expect_one(
 }
 
 /// The texts under a name of a filled tree: one, or a list of them.
-fn texts(with: &Option<Value>, name: &str) -> Vec<String> {
+fn texts(with: Option<&Value>, name: &str) -> Vec<String> {
     let Some(Value::Map(with)) = with else {
         return Vec::new();
     };
@@ -915,7 +915,7 @@ fn complete(
             .map(|expected| expected.at.clone())
             .unwrap_or_default(),
         key: "the config".to_owned(),
-        source,
+        source: Box::new(source),
     })?;
     let report = realise(
         &mut plan,
@@ -1120,7 +1120,7 @@ pub fn rules_of(
     for (name, digest) in &lock.rules {
         match available(digest) {
             Ok(Some(text)) if Digest::of(text.as_bytes()) == *digest => {
-                texts.push((name.clone(), text))
+                texts.push((name.clone(), text));
             }
             _ => absent.push(format!("{name} ({digest})")),
         }

@@ -135,10 +135,11 @@ impl Template {
         for part in &self.parts {
             match part {
                 Part::Text(text) => out.push_str(text),
-                Part::Hole { path, filters } => match self.hole(path, filters, context)? {
-                    Some(value) => out.push_str(&self.text_of(&value)?),
-                    None => {}
-                },
+                Part::Hole { path, filters } => {
+                    if let Some(value) = self.hole(path, filters, context)? {
+                        out.push_str(&self.text_of(&value)?);
+                    }
+                }
             }
         }
         Ok((!out.is_empty()).then_some(Value::Text(out)))
@@ -176,12 +177,13 @@ impl Template {
         for filter in filters {
             value = match (filter, value) {
                 (Filter::Or(path), None) => look_up(context, path).cloned(),
-                (Filter::Default(text), None) => Some(Value::Text(text.clone())),
                 (Filter::Prefix(prefix), Some(value)) => {
                     Some(Value::Text(format!("{prefix}{}", self.text_of(&value)?)))
                 }
                 (Filter::Then(_), Some(Value::Bool(false))) => None,
-                (Filter::Then(text), Some(_)) => Some(Value::Text(text.clone())),
+                (Filter::Default(text), None) | (Filter::Then(text), Some(_)) => {
+                    Some(Value::Text(text.clone()))
+                }
                 (Filter::Unless(text), Some(value)) => {
                     (self.text_of(&value)? != *text).then_some(value)
                 }
