@@ -5,6 +5,11 @@
 //! beside `skopeo copy --all` image by image, `cp` and `sha256sum`. It judges nothing: figures of a shared machine are
 //! read by people. It needs Debian's `docker-registry` and `skopeo`.
 
+#![allow(
+    clippy::cast_precision_loss,
+    reason = "figures for people have three digits"
+)]
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::net::TcpListener;

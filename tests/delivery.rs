@@ -196,10 +196,11 @@ impl Place {
 
     /// Asks for these images of a registry, and locks them.
     fn want(&self, upstream: &Registry, images: &[&str]) {
-        let names: String = images
+        let names: Vec<String> = images
             .iter()
             .map(|image| format!("    - name: {}/{image}\n", upstream.host()))
             .collect();
+        let names = names.concat();
         fs::write(
             self.path("prod.yaml"),
             format!(

@@ -1056,8 +1056,8 @@ fn containerd_pulls_through_the_hosts_files() {
                 .args(["--all-platforms", name]),
         )
     };
-    let (fine, said) = fetch(&format!("{}/team/one:v1", source.host()));
-    assert!(fine, "containerd must find it at the mirror: {said}");
+    let (is_found, answer) = fetch(&format!("{}/team/one:v1", source.host()));
+    assert!(is_found, "containerd must find it at the mirror: {answer}");
     assert!(
         !fetch(&format!("{}/team/other:v1", source.host())).0,
         "what is not mirrored is not found"

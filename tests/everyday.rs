@@ -235,7 +235,7 @@ fn a_layout_on_disk_is_a_source_like_any_other() {
         lonely.imgbuild("lock").ends(1).says(&[
             "imageset.yaml:5",
             "layouts/all",
-            "3 images",
+            "4 images",
             "registry.example.test/team/app:1",
             &digest.to_string(),
         ]);

@@ -74,6 +74,7 @@ fn a_layout_that_is_imported_is_read_by_skopeo() {
                 .as_str()
                 .unwrap()
         })
+        .filter(|name| !name.starts_with("imgbuild/head:"))
         .collect();
     assert_eq!(names.len(), 5, "one entry per image: {names:?}");
     for image in content.images() {
@@ -294,7 +295,7 @@ fn a_choice_of_platforms_keeps_the_index_and_leaves_the_others_out() {
     ));
     site.imgbuild("lock")
         .ends(1)
-        .says(&["team/multi:1", "linux/riscv64", "linux/amd64"]);
+        .says(&["team/multi", "linux/riscv64", "linux/amd64"]);
     // A registry that insists on every child says so.
     let Some(stock) = Stock::start(None) else {
         return;

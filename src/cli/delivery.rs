@@ -1002,6 +1002,7 @@ fn import_failure(error: &ImportError) -> Failure {
                 None => failure,
             }
         }
+        ImportError::HeadUnread { .. } => Failure::of(ui::INCOMPLETE, error, error.hint()),
         ImportError::Stopped => Failure::of(ui::INCOMPLETE, error, error.hint()),
         error => Failure::of(
             if error.is_verification() {
@@ -1037,6 +1038,15 @@ pub(super) fn import(
         Some(path) => Some(chain(path)?),
     };
     let signer = secret_keys(arguments.key.as_slice())?.pop();
+    if let Some(to) = arguments.to.as_deref().filter(|to| !to.starts_with("oci:")) {
+        let _: Destination = to.parse().map_err(|error: ReferenceError| {
+            Failure::of(
+                ui::USAGE,
+                &error,
+                Some("a destination is docker://HOST[:PORT][/PREFIX] or oci:DIR".to_owned()),
+            )
+        })?;
+    }
     let site_name = site_name(arguments)?;
     let store = site.store(Access::Shared)?;
     let shape = layout(&arguments.shape);

@@ -16,6 +16,7 @@ use super::ui::{self, Failure, Progress, count, remark, say};
 use crate::config::{self, Config, DeleteImageSet};
 use crate::deliver::delete::{self, DeleteError, Kept, Wish, Wishes};
 use crate::deliver::emit::{documents, replace, write_set};
+use crate::deliver::head;
 use crate::deliver::import::{items, lenders};
 use crate::deliver::mirror::Straight;
 use crate::deliver::prove::{self, Problem, Proof, claims};
@@ -561,11 +562,18 @@ fn plan(
     let wishes = match &arguments.config {
         None => {
             let prefix = &place.prefix;
-            Wishes::Under(if prefix.is_empty() {
-                String::new()
-            } else {
-                format!("{prefix}/")
-            })
+            Wishes::Under {
+                prefix: if prefix.is_empty() {
+                    String::new()
+                } else {
+                    format!("{prefix}/")
+                },
+                except: [
+                    place.join(head::REPOSITORY),
+                    shape.limit(&place.join(head::REPOSITORY)),
+                ]
+                .into(),
+            }
         }
         Some(config) => {
             let (wishes, rest) = wished(

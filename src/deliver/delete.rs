@@ -131,8 +131,13 @@ impl Hint for DeleteError {
 pub enum Wishes {
     /// These images.
     These(Vec<Wish>),
-    /// Everything in the repositories whose path starts with this (with `/` at its end, unless it is empty).
-    Under(String),
+    /// Everything in the repositories below a prefix.
+    Under {
+        /// How their paths start (with `/` at its end, unless it is empty).
+        prefix: String,
+        /// Repositories there that are never touched: the destination's own records.
+        except: BTreeSet<String>,
+    },
 }
 
 /// An image that somebody wants deleted.
@@ -313,7 +318,7 @@ pub fn plan(
                 .map(|wish| ((wish.path.as_str(), &wish.tag), wish))
                 .collect(),
         ),
-        Wishes::Under(prefix) => {
+        Wishes::Under { prefix, except } => {
             let all = holdings
                 .repositories()
                 .map_err(|source| DeleteError::Ask {
@@ -323,11 +328,13 @@ pub fn plan(
                 .ok_or_else(|| DeleteError::NoList {
                     registry: registry.to_owned(),
                 })?;
-            let under = all.into_iter().filter(|path| path.starts_with(prefix));
+            let under = all
+                .into_iter()
+                .filter(|path| path.starts_with(prefix) && !except.contains(path));
             (under.collect(), BTreeMap::new())
         }
     };
-    let takes_all = matches!(wishes, Wishes::Under(_));
+    let takes_all = matches!(wishes, Wishes::Under { .. });
     let shelves = shelves(&paths, holdings, workers, stop)?;
     let mut plan = Plan::default();
     for (path, shelf) in &shelves {
@@ -433,7 +440,7 @@ pub fn plan(
     for kept in kept {
         let is_looked_at = match wishes {
             Wishes::These(_) => paths.contains(&kept.path),
-            Wishes::Under(prefix) => kept.path.starts_with(prefix),
+            Wishes::Under { prefix, .. } => kept.path.starts_with(prefix),
         };
         let is_there = shelves
             .get(&kept.path)
@@ -713,6 +720,9 @@ mod tests {
     use super::super::holdings::fake::Fake;
     use super::*;
 
+    /// What happens between a plan and its execution.
+    type Change = dyn Fn(&Fake);
+
     fn wish(path: &str, tag: &str) -> Wish {
         Wish {
             path: path.to_owned(),
@@ -799,8 +809,12 @@ mod tests {
             fake.image("m/a", Some(&tag), &format!("signature of {digest}"));
         }
         fake.image("other/a", Some("1"), "not ours");
+        fake.image("m/records", Some("1"), "what the destination remembers");
         let plan = planned(
-            &Wishes::Under("m/".to_owned()),
+            &Wishes::Under {
+                prefix: "m/".to_owned(),
+                except: BTreeSet::from(["m/records".to_owned()]),
+            },
             &[kept("m/a", "1", stays)],
             &fake,
         );
@@ -866,7 +880,6 @@ mod tests {
         assert_eq!((deleted.manifests, deleted.tags), (2, 2), "{deleted:?}");
         let again = execute(&plan.rows, &fake, 2, &stop).unwrap();
         assert_eq!((again.manifests, again.gone), (0, 2), "it can be repeated");
-        type Change = dyn Fn(&Fake);
         let cases: [(&str, &Change); 3] = [
             ("now, planned was", &|fake| {
                 fake.image("m/a", Some("2"), "changed");

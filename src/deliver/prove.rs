@@ -42,6 +42,9 @@ pub struct Claim {
     pub platforms: Vec<PlatformName>,
 }
 
+/// What a block asked for, and which children of an index it takes.
+type Asked<'a> = (Option<ImageName>, &'a [PlatformName]);
+
 /// Where every image of a lock must be at a destination, sorted.
 ///
 /// # Errors
@@ -54,7 +57,6 @@ pub fn claims(
 ) -> Result<Vec<Claim>, PlaceError> {
     let placements = placements(lock, rules, layout)?;
     refuse_collisions(&placements, &destination.prefix, layout)?;
-    type Asked<'a> = (Option<ImageName>, &'a [PlatformName]);
     let mut pins: BTreeMap<Digest, Vec<Asked<'_>>> = BTreeMap::new();
     for block in lock.blocks() {
         let name = match block {
@@ -460,6 +462,9 @@ mod tests {
     use super::super::holdings::fake::Fake;
     use super::*;
 
+    /// What goes wrong at a destination.
+    type Harm<'a> = dyn Fn(&Fake) + 'a;
+
     fn claim(path: &str, tag: &str, digest: Digest) -> Claim {
         Claim {
             path: path.to_owned(),
@@ -489,7 +494,6 @@ mod tests {
             "everything is counted: {whole:?}"
         );
         let key = |path: &str, text: &str| (path.to_owned(), Digest::of(text.as_bytes()));
-        type Harm<'a> = dyn Fn(&Fake) + 'a;
         let cases: [(&str, &Harm<'_>); 5] = [
             ("a:v1 is not there", &|fake| {
                 fake.tags

@@ -465,12 +465,12 @@ fn put(state: &State<'_>, items: &[Item], served: &HashSet<(&str, Digest)>) {
             if request.stop.load(Ordering::Relaxed) || state.is_over() {
                 return;
             }
-            if let Manifest::Index(list) = manifest {
-                let lost = list
+            if let Manifest::Index(named) = manifest {
+                let gone = named
                     .manifests
                     .iter()
                     .find_map(|child| state.spoilt(path, child.digest));
-                if let Some(because) = lost {
+                if let Some(because) = gone {
                     state.spoil(path, blob.digest, &because);
                     continue;
                 }

@@ -382,6 +382,10 @@ impl Coordinator {
     }
 
     /// Takes a result in.
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "a fetch that is over belongs to nobody else"
+    )]
     fn take(
         &mut self,
         fetch: Fetch,
@@ -631,7 +635,7 @@ mod tests {
             };
             let mut bytes = Vec::new();
             reader.read_to_end(&mut bytes)?;
-            if self.lies > 0 && count % self.lies == 0 {
+            if self.lies > 0 && count.is_multiple_of(self.lies) {
                 bytes[0] ^= 1;
             }
             let from = usize::try_from(from).unwrap_or(usize::MAX).min(bytes.len());
