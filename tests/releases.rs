@@ -347,11 +347,11 @@ impl World {
     fn site(&self) -> Connected {
         let site = Connected::to(&self.registry);
         site.leads("quay.io", &self.registry.address());
-        site.write("release.asc", self.public(&self.key));
+        site.write("release.asc", Self::public(&self.key));
         site
     }
 
-    fn public(&self, key: &SignedSecretKey) -> Vec<u8> {
+    fn public(key: &SignedSecretKey) -> Vec<u8> {
         key.to_public_key()
             .to_armored_bytes(ArmorOptions::default())
             .unwrap()
@@ -1057,4 +1057,68 @@ fn a_boot_disk_is_one_more_component() {
     site.write("imageset.yaml", base);
     world.run(&site, "lock").done();
     assert_eq!(site.lock_text(), lock, "and it is as it was");
+}
+
+#[test]
+fn releases_and_channels_are_listed() {
+    let world = World::new();
+    let (a, b) = (
+        world.release(0, "4.16.1", &[]),
+        world.release(1, "4.16.2", &["4.16.1"]),
+    );
+    world.channel("stable-4.16", "amd64", &[&b, &a], &[], &[]);
+    world.channel("fast-4.16", "arm64", &[&b], &[], &[]);
+    let base = world.image(PAYLOADS, "amd64", &[]);
+    let descriptor = World::descriptor(OCI_MANIFEST, base);
+    for tag in ["4.16.1-x86_64", "4.9.0-x86_64", "4.10.0-multi", "latest"] {
+        world
+            .content
+            .repositories
+            .link_image(
+                &*world.content.memory,
+                PAYLOADS,
+                &descriptor,
+                Some(&tag.parse().unwrap()),
+            )
+            .unwrap();
+    }
+    let site = world.site();
+    let said = |line: &str| world.run(&site, line).done().stdout;
+    assert_eq!(
+        said("list releases"),
+        "Available OpenShift Container Platform release versions:\n  4.9\n  4.10\n  4.16\n",
+        "the minors, in order of their numbers"
+    );
+    assert!(
+        said("list releases --version 4.16")
+            .ends_with("\n\nChannel: stable-4.16\nArchitecture: amd64\n4.16.1\n4.16.2\n"),
+        "the stable channel is the default"
+    );
+    assert_eq!(
+        said("list releases --channel fast-4.16 --filter-by-archs arm64"),
+        "Channel: fast-4.16\nArchitecture: arm64\n4.16.2\n",
+        "another channel has no heading"
+    );
+    for line in [
+        "list channels --version 4.16",
+        "list releases --channels --version 4.16",
+    ] {
+        assert_eq!(
+            said(line),
+            "Listing channels for version 4.16:\n\nother-1.0\nstable-4.16\n",
+            "{line}"
+        );
+    }
+    world
+        .run(&site, "list releases --channel stable-4.61")
+        .ends(1)
+        .says(&["no releases in channel stable-4.61"]);
+    world
+        .run(
+            &site,
+            "list releases --version 4.16 --filter-by-archs sparc",
+        )
+        .ends(2)
+        .says(&["sparc"]);
+    assert!(!site.path("store").exists(), "a look leaves nothing behind");
 }

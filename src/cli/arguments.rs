@@ -170,6 +170,8 @@ pub(super) enum Command {
     Serve(ServeArguments),
     /// Look after the content store
     Store(StoreArguments),
+    /// Look at releases and channels before choosing
+    List(ListArguments),
     /// Print the rules in force
     Rules(RulesArguments),
     /// Print the version
@@ -774,6 +776,42 @@ pub(super) enum StoreCommand {
         #[arg(long, value_name = "NAME", conflicts_with = "add")]
         remove: Option<String>,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListArguments {
+    #[command(subcommand)]
+    pub(super) command: ListCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ListCommand {
+    /// List the releases of a channel, or the minors there are
+    Releases(ListReleases),
+    /// List the channels of a minor
+    Channels(ListReleases),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListReleases {
+    /// The channel [default: stable-VERSION]
+    #[arg(long, value_name = "NAME")]
+    pub(super) channel: Option<String>,
+    /// The minor version, X.Y
+    #[arg(long, value_name = "X.Y")]
+    pub(super) version: Option<String>,
+    /// List the channels of the version instead of its releases
+    #[arg(long, requires = "version")]
+    pub(super) channels: bool,
+    /// Architectures: amd64, arm64, ppc64le, s390x, multi [default: amd64]
+    #[arg(long, value_name = "ARCH", value_delimiter = ',')]
+    pub(super) filter_by_archs: Vec<String>,
+    /// Releases of OKD
+    #[arg(long)]
+    pub(super) okd: bool,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
 }
 
 #[derive(Debug, Args)]

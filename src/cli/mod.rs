@@ -6,6 +6,7 @@ mod demo;
 mod destination;
 mod emission;
 mod inspect;
+mod list;
 mod locking;
 mod review;
 mod serving;
@@ -112,6 +113,7 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
         Command::Emit(arguments) => emission::emit(&site, arguments),
         Command::Serve(arguments) => serving::serve(&site, arguments, stop),
         Command::Store(arguments) => tools::store(&site, arguments),
+        Command::List(arguments) => list::list(&site, arguments),
         Command::Rules(arguments) => tools::rules(&site, arguments),
         Command::Version(_)
         | Command::Completion(_)

@@ -34,6 +34,9 @@ use crate::store::{Blob, StoreError};
 /// The scope of signature settings that releases are under.
 const RELEASE_SCOPE: &str = "release";
 
+/// Files by name.
+type NamedFiles = Vec<(String, Vec<u8>)>;
+
 /// The working directory of one command.
 pub(super) struct Site {
     pub(super) common: Common,
@@ -243,7 +246,7 @@ impl Site {
     }
 
     /// What the settings and the environment say of signatures, and the files of public keys that they name.
-    fn signatures(&self) -> Result<(Value, Vec<(String, Vec<u8>)>), Failure> {
+    fn signatures(&self) -> Result<(Value, NamedFiles), Failure> {
         let mut refused = Vec::new();
         for (scope, settings) in &self.settings.signatures {
             if scope != RELEASE_SCOPE {

@@ -63,7 +63,7 @@ pub enum EmitError {
         /// What it is of.
         image: String,
         /// Why.
-        source: TransferError,
+        source: Box<TransferError>,
     },
     /// Too many signatures for one object.
     #[error("the signatures do not fit")]
@@ -248,7 +248,7 @@ fn signature_rows(lock: &Lock, source: &dyn Source) -> Result<Vec<Value>, EmitEr
                 EmitError::Signature {
                     digest: signature.digest,
                     image: pin.image(),
-                    source,
+                    source: Box::new(source),
                 }
             })?;
             signatures.push((pin.digest, bytes));

@@ -25,6 +25,9 @@ pub const OKD_GRAPH_URL: &str = "https://origin-release.ci.openshift.org/graph";
 /// Where the graph data are, as a packed directory.
 pub const GRAPH_DATA_URL: &str = "https://api.openshift.com/api/upgrades_info/graph-data";
 
+/// Where payloads of OpenShift Container Platform come from.
+pub const PAYLOAD_SOURCE: &str = "quay.io/openshift-release-dev/ocp-release";
+
 /// The repository of payloads, under the destination.
 pub const PAYLOAD_REPOSITORY: &str = "openshift/release-images";
 

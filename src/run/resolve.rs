@@ -204,7 +204,7 @@ pub enum ResolveError {
         /// The block.
         key: String,
         /// Why.
-        source: PlanError,
+        source: Box<PlanError>,
     },
     /// Manifests did not arrive.
     #[error("{} did not arrive", count(report.failures.len(), "manifest"))]
@@ -915,7 +915,7 @@ fn complete(
             .map(|expected| expected.at.clone())
             .unwrap_or_default(),
         key: "the config".to_owned(),
-        source,
+        source: Box::new(source),
     })?;
     let report = realise(
         &mut plan,

@@ -177,12 +177,13 @@ impl Template {
         for filter in filters {
             value = match (filter, value) {
                 (Filter::Or(path), None) => look_up(context, path).cloned(),
-                (Filter::Default(text), None) => Some(Value::Text(text.clone())),
                 (Filter::Prefix(prefix), Some(value)) => {
                     Some(Value::Text(format!("{prefix}{}", self.text_of(&value)?)))
                 }
                 (Filter::Then(_), Some(Value::Bool(false))) => None,
-                (Filter::Then(text), Some(_)) => Some(Value::Text(text.clone())),
+                (Filter::Default(text), None) | (Filter::Then(text), Some(_)) => {
+                    Some(Value::Text(text.clone()))
+                }
                 (Filter::Unless(text), Some(value)) => {
                     (self.text_of(&value)? != *text).then_some(value)
                 }

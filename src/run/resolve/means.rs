@@ -184,6 +184,9 @@ impl Gate {
     }
 }
 
+/// What is at an address, or why nobody can say.
+type Seen = Result<Option<Arc<[u8]>>, Problem>;
+
 /// A manifest that is in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored {
@@ -215,7 +218,7 @@ pub struct Means<'a> {
     risks: &'a [String],
     gate: Gate,
     names: Once<ImageName, Result<Option<Named>, Problem>>,
-    addresses: Once<Address, Result<Option<Arc<[u8]>>, Problem>>,
+    addresses: Once<Address, Seen>,
     manifests: Once<(Repository, Digest), Result<Option<Stored>, Problem>>,
     blobs: Once<Digest, Result<(), Problem>>,
 }
@@ -626,10 +629,9 @@ impl<'a> Means<'a> {
         for (index, path) in paths.iter().enumerate() {
             let known = recall(store, store, &key(path)).map_err(failed)?;
             if let Some([output, ..]) = known.as_deref() {
-                out.push(Some(
-                    read(store, &output.blob, limit)
-                        .map_err(|error| Problem::new(one_line(&error)))?,
-                ));
+                let bytes = read(store, &output.blob, limit)
+                    .map_err(|error| Problem::new(one_line(&error)))?;
+                out.push(Some(bytes));
             } else {
                 out.push(None);
                 open.push(index);
@@ -669,5 +671,97 @@ pub fn origin_of(origin: &PinOrigin) -> Origin {
     match origin {
         PinOrigin::Registry(repository) => Origin::Repository(repository.clone()),
         PinOrigin::Layout(path) => Origin::Layout(path.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exclusion_says_why_and_remembers_its_use() {
+        let skip = |image: &str| Skip {
+            image: image.to_owned(),
+            reason: "withdrawn".to_owned(),
+        };
+        let (used, unused) = (skip("quay.io/a/b:1"), skip("quay.io/a/c:1"));
+        let exclusions = Exclusions::new(
+            vec![
+                Regex::new("^quay.io/x/").unwrap(),
+                Regex::new("-disk$").unwrap(),
+            ],
+            vec![used.clone(), unused.clone()],
+        );
+        for (names, place, wanted) in [
+            (&["quay.io/a/b:1"][..], None, Some("is skipped: withdrawn")),
+            (
+                &["docker://quay.io/x/y:1"],
+                None,
+                Some("is blocked by \"^quay.io/x/\""),
+            ),
+            (
+                &["quay.io/z:1"],
+                Some("a/b:1-disk"),
+                Some("is blocked by \"-disk$\""),
+            ),
+            (&["quay.io/z:1"], Some("a/b:1"), None),
+            (&["mirror.io/quay.io/x/y:1"], None, None),
+        ] {
+            assert_eq!(
+                exclusions.excludes(names, place).as_deref(),
+                wanted,
+                "{names:?} at {place:?}"
+            );
+        }
+        assert!(
+            exclusions.was_used(&used) && !exclusions.was_used(&unused),
+            "a skip that left nothing out can go"
+        );
+    }
+
+    #[test]
+    fn what_is_asked_for_at_once_is_made_once() {
+        let once: Once<u8, usize> = Once::default();
+        let made = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| once.get(1, || made.fetch_add(1, Ordering::SeqCst)));
+            }
+        });
+        assert_eq!(
+            made.load(Ordering::SeqCst),
+            1,
+            "the others wait for the first"
+        );
+        assert_eq!(
+            once.get(2, || made.fetch_add(1, Ordering::SeqCst)),
+            1,
+            "another key is another value"
+        );
+    }
+
+    #[test]
+    fn no_more_pass_the_gate_than_there_is_room() {
+        let gate = Gate {
+            free: Mutex::new(2),
+            freed: Condvar::new(),
+        };
+        let (inside, most) = (
+            std::sync::atomic::AtomicUsize::new(0),
+            std::sync::atomic::AtomicUsize::new(0),
+        );
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    let _passage = gate.pass();
+                    let now = inside.fetch_add(1, Ordering::SeqCst) + 1;
+                    most.fetch_max(now, Ordering::SeqCst);
+                    std::thread::yield_now();
+                    inside.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        });
+        assert!(most.load(Ordering::SeqCst) <= 2, "two at a time");
+        assert_eq!(*lock(&gate.free), 2, "everyone has left");
     }
 }

@@ -185,13 +185,16 @@ fn channel_want(
     })
 }
 
+/// A file by digest: its name and its bytes.
+type FileOf<'a> = &'a dyn Fn(&Digest) -> Option<(String, Vec<u8>)>;
+
 /// The keys of a `want`: from the files at hand, else those of the product.
 fn ring(
     settings: &BTreeMap<String, Value>,
-    file: &dyn Fn(&Digest) -> Result<Option<(String, Vec<u8>)>, Problem>,
+    file: FileOf<'_>,
 ) -> Result<(Keyring, String), Problem> {
-    let named = texts(settings.get("keys"));
-    if named.is_empty() {
+    let digests = texts(settings.get("keys"));
+    if digests.is_empty() {
         return Ok(match product(settings) {
             Product::Ocp => (Keyring::red_hat(), "Red Hat's release keys".to_owned()),
             Product::Okd => (Keyring::community(), "the keys of OKD".to_owned()),
@@ -199,9 +202,9 @@ fn ring(
     }
     let mut ring = Keyring::default();
     let mut names = Vec::new();
-    for text in named {
+    for text in digests {
         let found = match text.parse::<Digest>() {
-            Ok(digest) => file(&digest)?,
+            Ok(digest) => file(&digest),
             Err(_) => None,
         };
         let (name, bytes) = found.ok_or_else(|| {
@@ -248,7 +251,7 @@ impl Wish {
                     .collect::<Result<Vec<_>, _>>()?,
             ),
         };
-        let (ring, keys) = ring(settings, &|digest| Ok(means.file(digest).cloned()))?;
+        let (ring, keys) = ring(settings, &|digest| means.file(digest).cloned())?;
         Ok(Self {
             product: product(settings),
             architecture: architecture(arch)?,
@@ -612,7 +615,7 @@ fn payload(
     let name = image.to_string();
     let place = version.and_then(|version| {
         let version = version.clone().without_build().to_string();
-        place_of(expected, rule, image, "payload", None, &version)
+        place_of(expected, rule, image, None, &version)
     });
     if let Some(why) = means.exclusions().excludes(&[&name], place.as_deref()) {
         return Ok((None, vec![format!("{label} {why}")]));
@@ -781,14 +784,7 @@ fn components(
     listed.retain(|component| {
         let name = component.image.to_string();
         let origin = ImageName::Registry(component.image.clone());
-        let place = place_of(
-            expected,
-            rule,
-            &origin,
-            "component",
-            Some(&component.name),
-            &tagged,
-        );
+        let place = place_of(expected, rule, &origin, Some(&component.name), &tagged);
         match means.exclusions().excludes(&[&name], place.as_deref()) {
             None => true,
             Some(why) => {
@@ -840,8 +836,7 @@ fn place_of(
     expected: &Expected,
     rule: &Rule,
     origin: &ImageName,
-    role: &str,
-    name: Option<&str>,
+    component: Option<&str>,
     version: &str,
 ) -> Option<String> {
     let ImageName::Registry(reference) = origin else {
@@ -850,8 +845,8 @@ fn place_of(
     let subject = Subject {
         owner: expected.key.to_string(),
         origin,
-        role,
-        name,
+        role: component.map_or("payload", |_| "component"),
+        name: component,
         version: Some(version),
         block: super::block_value(&expected.key),
         want: super::want_value(&expected.want),
@@ -949,7 +944,7 @@ pub fn verify_pinned(
                 return Err(unsigned("no signature is pinned".to_owned()));
             }
             let (ring, keys) = ring(settings, &|digest| {
-                Ok(file(digest).map(|bytes| (digest.to_string(), bytes)))
+                file(digest).map(|bytes| (digest.to_string(), bytes))
             })
             .map_err(|problem| unsigned(problem.text))?;
             let mut reasons = Vec::new();
@@ -995,4 +990,181 @@ pub fn path_of_signature(pin: &Pin, signature: &Signature) -> Option<String> {
         &pin.digest,
         signature_number(&signature.from)?,
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expected(channel: &str, arch: &str, want: &[(&str, Value)]) -> Expected {
+        Expected {
+            key: BlockKey::Release {
+                name: ReleaseName::Channel(channel.to_owned()),
+                arch: arch.to_owned(),
+            },
+            want: Want::new(want.iter().cloned()),
+            image: None,
+            platforms: Vec::new(),
+            rule: "release".to_owned(),
+            at: format!("c.yaml:{}", channel.len()),
+        }
+    }
+
+    #[test]
+    fn several_channels_of_one_architecture_make_a_path_whatever_their_order() {
+        let okd = expected("4-stable", "amd64", &[("type", "okd".into())]);
+        let rows = [
+            expected(
+                "stable-4.16",
+                "amd64",
+                &[("max", "4.16.3".into()), ("signatures", "warn".into())],
+            ),
+            expected(
+                "stable-4.14",
+                "amd64",
+                &[("min", "4.14.5".into()), ("signatures", "warn".into())],
+            ),
+            expected("stable-4.16", "arm64", &[]),
+            okd,
+        ];
+        let found = across(&rows);
+        assert_eq!(
+            found.len(),
+            1,
+            "arm64 has one channel, and OKD takes no part"
+        );
+        assert_eq!(
+            found[0].key.to_string(),
+            "release stable-4.14+stable-4.16 amd64",
+            "the block is named by its ends"
+        );
+        let part = |channel: &str, bound: &str, version: &str| {
+            Value::map([("channel", channel.into()), (bound, version.into())])
+        };
+        assert_eq!(
+            found[0].want,
+            Want::new([
+                ("signatures", Value::from("warn")),
+                (
+                    "across",
+                    Value::List(vec![
+                        part("stable-4.14", "min", "4.14.5"),
+                        part("stable-4.16", "max", "4.16.3"),
+                    ])
+                ),
+            ]),
+            "its want repeats those of the channels"
+        );
+        let reversed: Vec<Expected> = rows.iter().rev().cloned().collect();
+        assert_eq!(
+            (&across(&reversed)[0].key, &across(&reversed)[0].want),
+            (&found[0].key, &found[0].want),
+            "the order of the config does not matter"
+        );
+        assert_eq!(
+            across(&rows[1..2]).len(),
+            0,
+            "one channel has no path to another"
+        );
+    }
+
+    #[test]
+    fn a_want_says_what_is_asked_of_a_channel() {
+        let settings = BTreeMap::from([
+            ("type".to_owned(), Value::from("okd")),
+            ("min".to_owned(), "4.15.0-0.okd-2024-03-10-010116".into()),
+            ("full".to_owned(), Value::Bool(true)),
+            ("path".to_owned(), "shortest".into()),
+        ]);
+        let want = channel_want("4-stable", &settings).unwrap();
+        assert_eq!(
+            (want.product, want.full, want.shortest_path, want.max),
+            (Product::Okd, true, true, None),
+            "every setting counts"
+        );
+        let error = channel_want(
+            "stable-4.16",
+            &BTreeMap::from([("min".to_owned(), "four".into())]),
+        )
+        .unwrap_err();
+        assert!(
+            error.text.contains("stable-4.16"),
+            "{} names it",
+            error.text
+        );
+    }
+
+    #[test]
+    fn a_graph_of_several_channels_and_architectures_is_cut_to_one() {
+        let node = |version: &str, channels: &str| {
+            format!(
+                r#"{{"version":"{version}","payload":"quay.io/a/b@sha256:{}","metadata":{{"io.openshift.upgrades.graph.release.channels":"{channels}"}}}}"#,
+                "a".repeat(64)
+            )
+        };
+        let versions = |nodes: &[String], channel: &str| -> Vec<String> {
+            let text = format!(
+                r#"{{"version":1,"nodes":[{}],"edges":[]}}"#,
+                nodes.join(",")
+            );
+            let graph = read_graph(text.as_bytes(), channel, Architecture::Amd64).unwrap();
+            graph
+                .releases()
+                .iter()
+                .map(|release| release.version.to_string())
+                .collect()
+        };
+        let all = [
+            node("4.16.1+amd64", "fast-4.16,stable-4.16"),
+            node("4.16.1+arm64", "fast-4.16,stable-4.16"),
+            node("4.16.2+amd64", "fast-4.16"),
+        ];
+        assert_eq!(
+            versions(&all, "stable-4.16"),
+            ["4.16.1"],
+            "one channel of one architecture"
+        );
+        assert_eq!(
+            versions(&[node("4.16.1", "")], "stable-4.16"),
+            ["4.16.1"],
+            "an answer that names no channels is for the one asked about"
+        );
+        assert!(
+            read_graph(b"[]", "stable-4.16", Architecture::Amd64).is_err(),
+            "what is no graph is refused"
+        );
+    }
+
+    #[test]
+    fn a_store_that_is_named_replaces_those_that_are_known() {
+        let mut services = Services::default();
+        assert_eq!(services.stores_of(Product::Ocp), RED_HAT_STORES);
+        assert_eq!(services.stores_of(Product::Okd), COMMUNITY_STORES);
+        assert_eq!(
+            services.signature_stores().len(),
+            RED_HAT_STORES.len() + COMMUNITY_STORES.len(),
+            "a build looks everywhere"
+        );
+        services.signatures = vec!["https://example.test/".to_owned()];
+        assert_eq!(
+            [
+                services.stores_of(Product::Okd),
+                services.signature_stores()
+            ],
+            [["https://example.test/"], ["https://example.test/"]],
+            "the one that is named counts"
+        );
+    }
+
+    #[test]
+    fn only_numbered_signatures_are_those_of_a_release() {
+        for (from, wanted) in [
+            ("signature-1", Some(1)),
+            ("signature-12", Some(12)),
+            ("signature-", None),
+            ("sha256-aa.sig", None),
+        ] {
+            assert_eq!(signature_number(from), wanted, "{from}");
+        }
+    }
 }
