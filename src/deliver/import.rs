@@ -329,7 +329,7 @@ impl Hint for ImportError {
             Self::Head { place, .. } => Some(format!("look at {place}; if nobody needs it, delete it there and import again")),
             Self::Stopped => Some("run the same import again to go on".to_owned()),
             Self::HeadUnread { source, .. } => Some(joined_advice(
-                [advice(source), None].into_iter(),
+                [advice(source), None],
                 "mend the cause and run the same import again: it sends only what is missing",
             )),
             Self::Push { failures } => Some(joined_advice(
