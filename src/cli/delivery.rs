@@ -1038,15 +1038,6 @@ pub(super) fn import(
         Some(path) => Some(chain(path)?),
     };
     let signer = secret_keys(arguments.key.as_slice())?.pop();
-    if let Some(to) = arguments.to.as_deref().filter(|to| !to.starts_with("oci:")) {
-        let _: Destination = to.parse().map_err(|error: ReferenceError| {
-            Failure::of(
-                ui::USAGE,
-                &error,
-                Some("a destination is docker://HOST[:PORT][/PREFIX] or oci:DIR".to_owned()),
-            )
-        })?;
-    }
     let site_name = site_name(arguments)?;
     let store = site.store(Access::Shared)?;
     let shape = layout(&arguments.shape);
@@ -1087,13 +1078,7 @@ pub(super) fn import(
             import::import(&request(Target::Layout(&folder), format!("oci:{path}")))
         }
         Some(to) => {
-            let place: Destination = to.parse().map_err(|error: ReferenceError| {
-                Failure::of(
-                    ui::USAGE,
-                    &error,
-                    Some("a destination is docker://HOST[:PORT][/PREFIX] or oci:DIR".to_owned()),
-                )
-            })?;
+            let place = named_destination(to)?;
             let registry = RegistryTarget::new(site.client()?, place.registry.clone());
             let outcomes = import::import(&request(
                 Target::Registry {
@@ -1207,15 +1192,23 @@ fn connections(site: &Site, to: Option<&str>) -> usize {
     limit.map_or(usize::MAX, |limit| limit.max(1))
 }
 
+/// The registry that `--to` names.
+fn named_destination(to: &str) -> Result<Destination, Failure> {
+    to.parse().map_err(|error: ReferenceError| {
+        Failure::of(
+            ui::USAGE,
+            &error,
+            Some("a destination is docker://HOST[:PORT][/PREFIX] or oci:DIR".to_owned()),
+        )
+    })
+}
+
 /// What this site is called in receipts.
 fn site_name(arguments: &ImportArguments) -> Result<SiteName, Failure> {
     let default = match arguments.to.as_deref() {
         None => "store".to_owned(),
         Some(to) if to.starts_with("oci:") => "layout".to_owned(),
-        Some(to) => {
-            let bare = to.trim_start_matches("docker://");
-            bare.split('/').next().unwrap_or(bare).to_owned()
-        }
+        Some(to) => named_destination(to)?.registry,
     };
     let text = arguments.site.clone().unwrap_or(default);
     text.parse().map_err(|error: ReceiptError| {
