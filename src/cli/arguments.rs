@@ -225,6 +225,9 @@ pub(super) struct LockArguments {
     /// Let update paths cross edges that carry this risk, from now on
     #[arg(long, value_name = "NAME")]
     pub(super) accept_risk: Vec<String>,
+    /// Take the packages besides that selected bundles require
+    #[arg(long, conflicts_with = "check")]
+    pub(super) add_required: bool,
     /// Why images are left out
     #[arg(long, value_name = "TEXT", requires = "skip")]
     pub(super) reason: Option<String>,

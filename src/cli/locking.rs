@@ -81,6 +81,7 @@ pub(super) fn lock(
             .collect();
     }
     request.risks.clone_from(&arguments.accept_risk);
+    request.adds_required = arguments.add_required;
     if let (false, Some(previous)) = (selectors.is_empty(), &previous) {
         for (selector, written) in selectors.iter().zip(arguments.update.iter().flatten()) {
             let matches = matches!(selector, Selector::Rules)

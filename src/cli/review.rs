@@ -1172,6 +1172,10 @@ impl Depot for Overlay<'_> {
         }
         Ok(self.above.size_of(digest)?)
     }
+
+    fn scratch(&self) -> io::Result<std::fs::File> {
+        Ok(self.above.scratch()?)
+    }
 }
 
 /// Names, and how often nobody could be asked.

@@ -42,6 +42,10 @@ pub enum Kind {
     FetchFile,
     /// Reads a file out of the layers of an image.
     ReadMember,
+    /// Takes a catalog apart: the names of its packages, and what it says about each.
+    SplitCatalog,
+    /// Selects from one package of a catalog.
+    FilterCatalog,
     /// Writes the cluster resources of a lock.
     EmitManifest,
 }
@@ -59,7 +63,7 @@ pub enum Class {
 
 impl Kind {
     /// Every kind, in the order of the design.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::ResolveRelease,
         Self::ResolveTag,
         Self::ResolveFile,
@@ -68,6 +72,8 @@ impl Kind {
         Self::FetchBlob,
         Self::FetchFile,
         Self::ReadMember,
+        Self::SplitCatalog,
+        Self::FilterCatalog,
         Self::EmitManifest,
     ];
 
@@ -83,6 +89,8 @@ impl Kind {
             Self::FetchBlob => "fetch-blob",
             Self::FetchFile => "fetch-file",
             Self::ReadMember => "read-member",
+            Self::SplitCatalog => "split-catalog",
+            Self::FilterCatalog => "filter-catalog",
             Self::EmitManifest => "emit-manifest",
         }
     }
@@ -95,7 +103,9 @@ impl Kind {
                 Class::Observe
             }
             Self::FetchManifest | Self::FetchBlob | Self::FetchFile => Class::Fetch,
-            Self::ReadMember | Self::EmitManifest => Class::Derive,
+            Self::ReadMember | Self::SplitCatalog | Self::FilterCatalog | Self::EmitManifest => {
+                Class::Derive
+            }
         }
     }
 
@@ -111,6 +121,8 @@ impl Kind {
             | Self::FetchBlob
             | Self::FetchFile
             | Self::ReadMember
+            | Self::SplitCatalog
+            | Self::FilterCatalog
             | Self::EmitManifest => 1,
         }
     }
@@ -246,6 +258,21 @@ pub enum Derive {
         /// The file, without a leading slash.
         path: String,
     },
+    /// What a catalog says about one package (about none, where the name is empty), in canonical form; without a
+    /// name, which packages it has.
+    SplitCatalog {
+        /// The manifest of the catalog's instance.
+        image: Blob,
+        /// The package.
+        package: Option<String>,
+    },
+    /// What is selected of one package: a listing, and the fragment that is left.
+    FilterCatalog {
+        /// The whole fragment, canonical.
+        fragment: Blob,
+        /// What is wanted of it, and by which rules.
+        want: Value,
+    },
     /// The cluster resources of a lock for one destination.
     EmitManifest {
         /// The lock.
@@ -267,6 +294,17 @@ impl Derive {
                 &Value::map([("path", path.as_str().into())]),
                 &[("image", *image)],
             ),
+            Self::SplitCatalog { image, package } => {
+                let package = package.as_deref().map(|name| ("package", name.into()));
+                key(
+                    Kind::SplitCatalog,
+                    &Value::map(package),
+                    &[("image", *image)],
+                )
+            }
+            Self::FilterCatalog { fragment, want } => {
+                key(Kind::FilterCatalog, want, &[("fragment", *fragment)])
+            }
             Self::EmitManifest {
                 lock,
                 rules,
@@ -325,6 +363,8 @@ mod tests {
                 "fetch-blob 0d319767b305f828",
                 "fetch-file 845d005bf1a2c1b5",
                 "read-member a638a6748d1803c6",
+                "split-catalog 1ed93d2111facf64",
+                "filter-catalog b94fa0dde2eeae6f",
                 "emit-manifest 3521c18b6a6e3b85"
             ],
             "a key that moves loses every memo: raise the kind's revision only when its output changes"
