@@ -8,6 +8,7 @@ mod emission;
 mod inspect;
 mod list;
 mod locking;
+mod operators;
 mod review;
 mod serving;
 mod site;
@@ -113,7 +114,7 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
         Command::Emit(arguments) => emission::emit(&site, arguments),
         Command::Serve(arguments) => serving::serve(&site, arguments, stop),
         Command::Store(arguments) => tools::store(&site, arguments),
-        Command::List(arguments) => list::list(&site, arguments),
+        Command::List(arguments) => list::list(&site, arguments, stop),
         Command::Rules(arguments) => tools::rules(&site, arguments),
         Command::Version(_)
         | Command::Completion(_)

@@ -1453,6 +1453,42 @@ pub fn selected(
     Ok(out)
 }
 
+/// What a catalog has, without choosing any of it: the packages that `wanted` names, summed up.
+///
+/// # Errors
+/// If the catalog is not there or cannot be read, or a package makes no sense.
+pub fn look(
+    image: &ImageName,
+    wanted: &(dyn Fn(&str) -> bool + Sync),
+    means: &Means<'_>,
+) -> Result<Seen, Problem> {
+    let named = means
+        .resolve(image)?
+        .ok_or_else(|| Problem::new(format!("{image} is not there")))?;
+    let digest = named.stored.blob.digest;
+    let snapshot = Snapshot::new(named.origin, named.stored, &[], means);
+    let catalog = snapshot.catalog()?;
+    let packages = catalog.each(wanted, |fragment| {
+        select::summary(&fragment).map_err(Problem::from)
+    })?;
+    Ok(Seen {
+        digest,
+        names: catalog.packages().map(str::to_owned).collect(),
+        packages,
+    })
+}
+
+/// What was seen of a catalog.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The image that its name stands for.
+    pub digest: Digest,
+    /// Every package there is, ascending.
+    pub names: Vec<String>,
+    /// Those that were asked for.
+    pub packages: Vec<select::Summary>,
+}
+
 /// What a block asks, for people.
 #[must_use]
 pub fn question(expected: &Expected) -> String {
