@@ -29,7 +29,7 @@ use crate::run::resolve::release::Services;
 use crate::run::resolve::{Asked, Request, rules_of};
 use crate::run::upstream::{Live, Places};
 use crate::step::place::Layout;
-use crate::step::rule::{EMBEDDED, Rules};
+use crate::step::rule::{EMBEDDED, Rule, Rules};
 use crate::store::disk::{Access, Store};
 use crate::store::{Blob, StoreError};
 
@@ -402,7 +402,8 @@ impl Site {
                     .collect();
                 continue;
             }
-            let Some(rule) = rules.serving(&section.name) else {
+            let serving: Vec<&Rule> = rules.serving(&section.name).collect();
+            if serving.is_empty() {
                 let served: Vec<&str> = rules
                     .iter()
                     .flat_map(|rule| rule.reads.iter().map(String::as_str))
@@ -414,11 +415,15 @@ impl Site {
                     Some(hint),
                 ));
                 continue;
-            };
+            }
             let place = |position: Position| {
                 format!("{}:{}:{}", path.display(), position.line, position.column)
             };
-            for (index, row) in rows.into_iter().enumerate() {
+            for (rule, index) in serving
+                .iter()
+                .flat_map(|rule| (0..rows.len()).map(move |index| (rule, index)))
+            {
+                let row = &rows[index];
                 let mut value = row.value();
                 if section.name == "mirror.operators"
                     && let (Some(operator), Value::Map(fields)) =

@@ -19,6 +19,7 @@ use crate::openshift::signature::SIGNATURE_LIMIT;
 use crate::openshift::signature::store::{MapError, aggregate};
 use crate::plan::lock::Lock;
 use crate::reference::{ImageName, ReferenceError};
+use crate::run::built::Built;
 use crate::run::resolve::placements;
 use crate::step::hole::{HoleError, look_up};
 use crate::step::place::{Destination, Layout, PlaceError, refuse_collisions};
@@ -150,11 +151,12 @@ const TEMPLATE_LIMIT: u64 = 1 << 20;
 /// If an image has no place, or two collide.
 pub fn mirrored(
     lock: &Lock,
+    built: &[Built],
     rules: &Rules,
     destination: &Destination,
     layout: &Layout,
 ) -> Result<Vec<Mirrored>, EmitError> {
-    let placements = placements(lock, rules, layout)?;
+    let placements = placements(lock, built, rules, layout)?;
     refuse_collisions(&placements, &destination.prefix, layout)?;
     let mut images = Vec::new();
     for placement in &placements {
@@ -197,12 +199,13 @@ pub fn mirror_sets(images: &[Mirrored], layout: &Layout, never_source: bool) -> 
 /// If an image has no place there, two collide, a signature is not at hand, or a rule is at fault.
 pub fn documents(
     lock: &Lock,
+    built: &[Built],
     rules: &Rules,
     source: &dyn Source,
     destination: &Destination,
     layout: &Layout,
 ) -> Result<BTreeMap<String, String>, EmitError> {
-    let images = mirrored(lock, rules, destination, layout)?;
+    let images = mirrored(lock, built, rules, destination, layout)?;
     let by_repository = layout.max_nested_paths > 0;
     let mut files: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     let shape = Value::map([("name", layout.name.as_str().into())]);
@@ -213,7 +216,7 @@ pub fn documents(
                 Some("digest-mirrors") => mirror_rows(&images, By::Digest, by_repository),
                 Some("tag-mirrors") => mirror_rows(&images, By::Tag, by_repository),
                 Some("signatures") => signature_rows(lock, source)?,
-                Some("catalogs") => catalog_rows(lock, rules, source, destination, layout)?,
+                Some("catalogs") => catalog_rows(lock, built, rules, source, destination, layout)?,
                 Some(table) => {
                     return Err(EmitError::Table {
                         rule: rule.name.clone(),
@@ -325,12 +328,13 @@ fn signature_rows(lock: &Lock, source: &dyn Source) -> Result<Vec<Value>, EmitEr
 /// where it was asked for by nothing else.
 fn catalog_rows(
     lock: &Lock,
+    built: &[Built],
     rules: &Rules,
     source: &dyn Source,
     destination: &Destination,
     layout: &Layout,
 ) -> Result<Vec<Value>, EmitError> {
-    let placements = placements(lock, rules, layout)?;
+    let placements = placements(lock, built, rules, layout)?;
     let mut rows = Vec::new();
     for catalog in &lock.catalogs {
         let key = catalog.key().to_string();
@@ -531,7 +535,15 @@ mod tests {
         let rules = Rules::embedded().unwrap();
         let destination: Destination = "docker://mirror.example.test:5000/ocp".parse().unwrap();
         let store = crate::store::memory::Memory::default();
-        let files = documents(&lock(), &rules, &store, &destination, &Layout::default()).unwrap();
+        let files = documents(
+            &lock(),
+            &[],
+            &rules,
+            &store,
+            &destination,
+            &Layout::default(),
+        )
+        .unwrap();
         assert_eq!(
             files.keys().collect::<Vec<_>>(),
             ["idms-oc-mirror.yaml", "itms-oc-mirror.yaml"],

@@ -46,6 +46,8 @@ pub enum Kind {
     SplitCatalog,
     /// Selects from one package of a catalog.
     FilterCatalog,
+    /// Makes an image of files and a base.
+    PackImage,
     /// Writes the cluster resources of a lock.
     EmitManifest,
 }
@@ -63,7 +65,7 @@ pub enum Class {
 
 impl Kind {
     /// Every kind, in the order of the design.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::ResolveRelease,
         Self::ResolveTag,
         Self::ResolveFile,
@@ -74,6 +76,7 @@ impl Kind {
         Self::ReadMember,
         Self::SplitCatalog,
         Self::FilterCatalog,
+        Self::PackImage,
         Self::EmitManifest,
     ];
 
@@ -91,6 +94,7 @@ impl Kind {
             Self::ReadMember => "read-member",
             Self::SplitCatalog => "split-catalog",
             Self::FilterCatalog => "filter-catalog",
+            Self::PackImage => "pack-image",
             Self::EmitManifest => "emit-manifest",
         }
     }
@@ -103,9 +107,11 @@ impl Kind {
                 Class::Observe
             }
             Self::FetchManifest | Self::FetchBlob | Self::FetchFile => Class::Fetch,
-            Self::ReadMember | Self::SplitCatalog | Self::FilterCatalog | Self::EmitManifest => {
-                Class::Derive
-            }
+            Self::ReadMember
+            | Self::SplitCatalog
+            | Self::FilterCatalog
+            | Self::PackImage
+            | Self::EmitManifest => Class::Derive,
         }
     }
 
@@ -123,6 +129,7 @@ impl Kind {
             | Self::ReadMember
             | Self::SplitCatalog
             | Self::FilterCatalog
+            | Self::PackImage
             | Self::EmitManifest => 1,
         }
     }
@@ -365,6 +372,7 @@ mod tests {
                 "read-member a638a6748d1803c6",
                 "split-catalog 1ed93d2111facf64",
                 "filter-catalog b94fa0dde2eeae6f",
+                "pack-image b2c00abe267401ec",
                 "emit-manifest 3521c18b6a6e3b85"
             ],
             "a key that moves loses every memo: raise the kind's revision only when its output changes"

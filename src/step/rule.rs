@@ -62,7 +62,7 @@ use crate::digest::Digest;
 use crate::hint::Hint;
 
 /// The rules that come with the program: name and text.
-pub const EMBEDDED: [(&str, &str); 5] = [
+pub const EMBEDDED: [(&str, &str); 7] = [
     (
         "additional-image",
         include_str!("../../rules/additional-image.toml"),
@@ -71,6 +71,8 @@ pub const EMBEDDED: [(&str, &str); 5] = [
         "cluster-resources",
         include_str!("../../rules/cluster-resources.toml"),
     ),
+    ("graph-data", include_str!("../../rules/graph-data.toml")),
+    ("graph-image", include_str!("../../rules/graph-image.toml")),
     (
         "kubevirt-disk",
         include_str!("../../rules/kubevirt-disk.toml"),
@@ -219,6 +221,8 @@ pub enum BlockKind {
     Catalog,
     /// `[[image]]`
     Image,
+    /// `[[file]]`
+    File,
 }
 
 /// A set of mirrors that an image is listed in.
@@ -465,13 +469,20 @@ impl Rule {
         let block = raw
             .block
             .map(|block| {
+                let pinned = match block.kind {
+                    BlockKind::File => Kind::FetchFile,
+                    BlockKind::Release | BlockKind::Catalog | BlockKind::Image => {
+                        Kind::FetchManifest
+                    }
+                };
                 if !steps
                     .iter()
-                    .any(|step| step.name == block.pin && step.kind == Kind::FetchManifest)
+                    .any(|step| step.name == block.pin && step.kind == pinned)
                 {
                     return Err(shape(format!(
-                        "the block pins {:?}, which is no fetch-manifest step",
-                        block.pin
+                        "the block pins {:?}, which is no {} step",
+                        block.pin,
+                        pinned.name()
                     )));
                 }
                 if block.reference.is_none() && block.channel.is_none() {
@@ -555,7 +566,8 @@ impl Rule {
                 })
             })
             .collect::<Result<Vec<_>, RuleError>>()?;
-        if block.is_some() && places.is_empty() {
+        let is_file = |block: &Block| block.kind == BlockKind::File;
+        if places.is_empty() && block.as_ref().is_some_and(|block| !is_file(block)) {
             return Err(shape(
                 "it records images but has no [[place]] for them".to_owned(),
             ));
@@ -700,12 +712,11 @@ impl Rules {
         self.rules.get(name)
     }
 
-    /// The rule that serves a list of the config.
-    #[must_use]
-    pub fn serving(&self, section: &str) -> Option<&Rule> {
+    /// The rules that serve a list of the config, by name.
+    pub fn serving(&self, section: &str) -> impl Iterator<Item = &Rule> {
         self.rules
             .values()
-            .find(|rule| rule.reads.iter().any(|list| list == section))
+            .filter(move |rule| rule.reads.iter().any(|list| list == section))
     }
 
     /// The rule that records blocks of that kind.
@@ -728,6 +739,7 @@ mod tests {
         assert_eq!(
             rules
                 .serving("mirror.additionalImages")
+                .next()
                 .map(|rule| rule.name.as_str()),
             Some("additional-image"),
             "images have a rule"

@@ -1366,6 +1366,32 @@ fn some(askers: &[String]) -> String {
     }
 }
 
+/// What is selected of a locked package, as far as its block says it.
+fn settings_of_block(catalog: &Catalog, package: &Package) -> BTreeMap<String, Value> {
+    match &package.want {
+        Some(want) if is_required(Some(want)) => required_settings(want),
+        Some(want) => settings_of(want.settings(), Some(package)),
+        None => settings_of(&common(&catalog.want), Some(package)),
+    }
+}
+
+/// Everything that decides what a catalog that is built from a block serves, besides the image below it.
+#[must_use]
+pub fn recipe(catalog: &Catalog) -> Value {
+    let packages = catalog
+        .packages
+        .iter()
+        .map(|package| {
+            Value::map([
+                ("name", package.name.as_str().into()),
+                ("fbc", Value::Digest(package.fbc)),
+                ("want", Value::Map(settings_of_block(catalog, package))),
+            ])
+        })
+        .collect();
+    Value::List(packages)
+}
+
 /// The selected fragments of a locked catalog, by package, and the documents of no package under the empty name: what
 /// the catalog that is built from it serves. From the store where that has them, else from the pinned snapshots.
 ///
@@ -1426,16 +1452,11 @@ pub fn selected(
             fragments.insert(&package.name, *blob);
         }
     }
-    let common = common(&catalog.want);
     let listed: Vec<Result<(String, Blob), Problem>> = catalog
         .packages
         .par_iter()
         .map(|package| {
-            let settings = match &package.want {
-                Some(want) if is_required(Some(want)) => required_settings(want),
-                Some(want) => settings_of(want.settings(), Some(package)),
-                None => settings_of(&common, Some(package)),
-            };
+            let settings = settings_of_block(catalog, package);
             let listing = filter(
                 means,
                 &package.name,
@@ -1487,6 +1508,53 @@ pub struct Seen {
     pub names: Vec<String>,
     /// Those that were asked for.
     pub packages: Vec<select::Summary>,
+}
+
+/// Which of the locked bundles of a package list an image, and what each calls it (nothing, for its own image), ascending;
+/// `None` where the package's fragment is not in the store.
+///
+/// # Errors
+/// If the fragment cannot be read.
+pub fn askers(
+    package: &Package,
+    pin: &Pin,
+    store: &dyn crate::run::realise::Depot,
+) -> Result<Option<BTreeSet<(String, String)>>, Problem> {
+    let size = store
+        .size_of(&package.fbc)
+        .map_err(|error| store_problem(&error))?;
+    let Some(size) = size else { return Ok(None) };
+    let blob = Blob {
+        digest: package.fbc,
+        size,
+    };
+    let bytes = crate::store::read(store, &blob, FRAGMENT_LIMIT)
+        .map_err(|error| Problem::new(one_line(&error)))?;
+    let fragment = Fragment::parse(&package.name, &bytes)?;
+    let is_it = |image: &str| {
+        image.parse::<Reference>().is_ok_and(|reference| {
+            pin.repository() == Some(&reference.repository)
+                && match reference.digest {
+                    Some(digest) => digest == pin.digest,
+                    None => reference.tag == pin.tag,
+                }
+        })
+    };
+    let mut found = BTreeSet::new();
+    for bundle in fragment.bundles()? {
+        if !package.bundles.iter().any(|one| one.name == bundle.name) {
+            continue;
+        }
+        if is_it(&bundle.image) {
+            found.insert((bundle.name.clone(), String::new()));
+        }
+        for related in bundle.related_images {
+            if related.image != bundle.image && is_it(&related.image) {
+                found.insert((bundle.name.clone(), related.name));
+            }
+        }
+    }
+    Ok(Some(found))
 }
 
 /// What a block asks, for people.
