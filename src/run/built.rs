@@ -294,9 +294,8 @@ fn catalog_pack(
     let resolving = resolve::means::Means::new(&resolver, &exclusions, &files, &[]);
     let fragments = catalog::selected(catalog, &image, &catalog.pin.platforms, &resolving)
         .map_err(|problem| failed(problem.text))?;
-    let with = match &recipe.with {
-        Value::Map(with) => with,
-        _ => return Err(failed("its rule says nothing".to_owned())),
+    let Value::Map(with) = &recipe.with else {
+        return Err(failed("its rule says nothing".to_owned()));
     };
     let under = match with.get("under") {
         Some(Value::Text(under)) => under.clone(),
