@@ -261,7 +261,7 @@ pub(super) struct PlanArguments {
     /// Say how many media of this size the next archive takes
     #[arg(long, value_name = "SIZE")]
     pub(super) media: Option<String>,
-    /// The line of archives [default: the config stem]
+    /// The line of archives [default: the one whose config it is in imgbuild.toml, else the config stem]
     #[arg(long, value_name = "NAME")]
     pub(super) stream: Option<String>,
 }
@@ -306,7 +306,7 @@ pub(super) struct AuditArguments {
     /// The lock: a file, git:REV:PATH, REV:PATH, an archive or STREAM#SEQ [default: lockfiles/<config stem>.lock.toml]
     #[arg(long, value_name = "LOCK")]
     pub(super) lock: Option<String>,
-    /// The line of archives [default: the config stem]
+    /// The line of archives [default: the one whose config it is in imgbuild.toml, else the config stem]
     #[arg(long, value_name = "NAME")]
     pub(super) stream: Option<String>,
     /// Ask this registry for everything that the lock names as well: HOST[:PORT][/PREFIX]
@@ -375,7 +375,7 @@ pub(super) struct ExportArguments {
     /// The folder that the parts are written to
     #[arg(short, long, value_name = "DIR")]
     pub(super) output: PathBuf,
-    /// The line of archives [default: the config stem]
+    /// The line of archives [default: the one whose config it is in imgbuild.toml, else the config stem]
     #[arg(long, value_name = "NAME")]
     pub(super) stream: Option<String>,
     /// Largest part, everything counted (4.7GB, 4GiB, 500GiB) [default: settings, else archiveSize, else 500GiB]
@@ -649,7 +649,7 @@ pub(super) struct DossierArguments {
     pub(super) output: PathBuf,
     #[command(flatten)]
     pub(super) subject: Subject,
-    /// The line of archives [default: the config stem]
+    /// The line of archives [default: the one whose config it is in imgbuild.toml, else the config stem]
     #[arg(long, value_name = "NAME")]
     pub(super) stream: Option<String>,
     /// The folder of the archive, to list its parts with their checksums

@@ -41,9 +41,6 @@ use crate::store::{Blob, read};
 /// Largest part where nothing says otherwise: what oc-mirror takes by default.
 const PART_SIZE: u64 = 500 << 30;
 
-/// Archives of a stream whose content stays in the store.
-const KEPT_ARCHIVES: u64 = 3;
-
 /// The part size: flag, else settings, else the config's archiveSize, else 500 GiB.
 pub(super) fn part_size(
     site: &Site,
@@ -311,8 +308,8 @@ pub(super) fn export(
         .map(parity::parse_share)
         .transpose()
         .map_err(|error| Failure::of(ui::USAGE, &error, error.hint()))?;
-    let paths = site.paths(&arguments.subject);
-    let stream = site.stream(arguments.stream.as_deref(), &paths.stem)?;
+    let paths = site.paths_in(&arguments.subject, arguments.stream.as_deref());
+    let stream = site.stream(&paths)?;
     let store = site.store(Access::Shared)?;
     let records = store
         .stream(stream.as_str())
@@ -400,6 +397,7 @@ pub(super) fn export(
             &prepared,
             &stream,
             &lock_bytes,
+            site.kept_archives(&stream),
         )?;
     }
     if !site.common.quiet {
@@ -544,7 +542,7 @@ fn export_as(
             "an OCI layout names images by where they came from: --layout and --max-nested-paths are for --as registry-fs",
         ));
     }
-    let paths = site.paths(&arguments.subject);
+    let paths = site.paths_in(&arguments.subject, arguments.stream.as_deref());
     let store = site.store(Access::Shared)?;
     let (lock, bytes, rules) = matching(site, &paths, arguments.subject.config.is_some(), &store)?;
     let Fetched { plan, built, .. } = fetch(site, &lock, Some(&rules), &store, Extent::All, stop)?;
@@ -778,6 +776,7 @@ fn record(
     prepared: &Prepared,
     stream: &Stream,
     lock_bytes: &[u8],
+    keep: u64,
 ) -> Result<(), Failure> {
     let failed = |error: crate::store::StoreError| store_failure(&error);
     let sequence = prepared.line.sequence;
@@ -816,11 +815,12 @@ fn record(
     records
         .write("chain", chain.to_string().as_bytes())
         .map_err(failed)?;
-    if let Some(old) = sequence.checked_sub(KEPT_ARCHIVES).filter(|old| *old > 0) {
-        store
-            .roots()
-            .remove(&format!("archive {stream} {old:06}"))
-            .map_err(failed)?;
+    let prefix = format!("archive {stream} ");
+    for (name, _) in store.roots().list().map_err(failed)? {
+        let old = name.strip_prefix(&prefix).and_then(|old| old.parse().ok());
+        if old.is_some_and(|old: u64| old.saturating_add(keep) <= sequence) {
+            store.roots().remove(&name).map_err(failed)?;
+        }
     }
     Ok(())
 }

@@ -642,7 +642,7 @@ pub(super) fn plan(
     arguments: &PlanArguments,
     stop: &AtomicBool,
 ) -> Result<u8, Failure> {
-    let paths = site.paths(&arguments.subject);
+    let paths = site.paths_in(&arguments.subject, arguments.stream.as_deref());
     let store = site.store(if arguments.offline {
         Access::ReadOnly
     } else {
@@ -686,7 +686,7 @@ pub(super) fn plan(
             absent.blobs.push(*blob);
         }
     }
-    let stream = site.stream(arguments.stream.as_deref(), &paths.stem)?;
+    let stream = site.stream(&paths)?;
     let part_size = super::delivery::part_size(site, arguments.media.as_deref(), &paths, &stream)?;
     let ask = Ask::default();
     let next = super::delivery::forecast(

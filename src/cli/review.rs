@@ -208,12 +208,12 @@ fn from_stream(
     stream: &Stream,
     sequence: u64,
 ) -> Result<Vec<u8>, Failure> {
-    let settings = site.settings.streams.get(stream.as_str());
-    let folder = settings
-        .and_then(|settings| settings.value.lock.as_ref())
-        .and_then(|lock| Path::new(&lock.value).parent().map(Path::to_owned))
-        .unwrap_or_else(|| PathBuf::from("lockfiles"));
-    let path = folder.join(format!("{stream}.chain"));
+    let nothing = Subject {
+        config: None,
+        lock: None,
+    };
+    let paths = site.paths_in(&nothing, Some(stream.as_str()));
+    let path = delivery::chain_path(&paths, stream);
     let chain = delivery::chain(&path)?;
     let mut digest = chain.line(sequence).map(|line| line.lock);
     if let (None, Some(store)) = (digest, store) {
@@ -772,11 +772,12 @@ pub(super) fn audit(
     arguments: &AuditArguments,
     stop: &AtomicBool,
 ) -> Result<u8, Failure> {
-    let paths = site.paths(&Subject {
+    let subject = Subject {
         config: arguments.config.clone(),
         lock: None,
-    });
-    let stream = site.stream(arguments.stream.as_deref(), &paths.stem)?;
+    };
+    let paths = site.paths_in(&subject, arguments.stream.as_deref());
+    let stream = site.stream(&paths)?;
     let store = site.store(Access::ReadOnly)?;
     let lock_bytes = match &arguments.lock {
         // Bytes as they are: an auditor wants to be told what is wrong with them.
@@ -1017,7 +1018,7 @@ pub(super) fn enforce_growth(
     if policy.max_growth.is_none() {
         return Ok(());
     }
-    let stream = site.stream(None, &paths.stem)?;
+    let stream = site.stream(paths)?;
     let chain = delivery::chain(&delivery::chain_path(paths, &stream))?;
     let (base, since) = match (chain.last(), previous) {
         (Some(line), previous) => {
@@ -1078,7 +1079,7 @@ pub(super) fn since(
     let name = match &arguments.since {
         Some(name) => name.clone(),
         None if is_page => {
-            let stream = site.stream(arguments.stream.as_deref(), &paths.stem)?;
+            let stream = site.stream(paths)?;
             let chain = delivery::chain(&delivery::chain_path(paths, &stream))?;
             let Some(line) = chain.last() else {
                 return Ok(None);

@@ -49,7 +49,12 @@ pub(super) struct Paths {
     pub(super) config: PathBuf,
     pub(super) lock: PathBuf,
     pub(super) stem: String,
+    /// The stream that they are of, if one was named or the settings say so.
+    pub(super) stream: Option<String>,
 }
+
+/// How many of the last archives of a stream garbage collection spares, where the settings do not say.
+const KEPT_ARCHIVES: u64 = 3;
 
 impl Site {
     /// Reads the settings file.
@@ -97,44 +102,80 @@ impl Site {
 
     /// The files of a command.
     pub(super) fn paths(&self, subject: &Subject) -> Paths {
-        let config = subject
+        self.paths_in(subject, None)
+    }
+
+    /// The files of a command on a line of archives: as named, else as `[stream.NAME]` says, else the defaults. A stream
+    /// that is not named is the one whose config is meant.
+    pub(super) fn paths_in(&self, subject: &Subject, named: Option<&str>) -> Paths {
+        let folder = self.settings_folder();
+        let streams = &self.settings.streams;
+        let config_of = |name: &str| {
+            let config = streams.get(name)?.value.config.as_ref()?;
+            Some(folder.join(&config.value))
+        };
+        let asked = subject
             .config
             .clone()
             .unwrap_or_else(|| PathBuf::from("imageset.yaml"));
+        let same = |one: &Path| one.components().eq(asked.components());
+        let stream = match named {
+            Some(name) => Some(name),
+            None => streams
+                .keys()
+                .map(String::as_str)
+                .find(|name| config_of(name).is_some_and(|config| same(&config))),
+        };
+        let config = match (&subject.config, stream.and_then(config_of)) {
+            (None, Some(config)) => config,
+            _ => asked,
+        };
         let stem = config.file_stem().map_or_else(
             || "imageset".to_owned(),
             |stem| stem.to_string_lossy().into_owned(),
         );
+        let lock = stream
+            .and_then(|name| streams.get(name)?.value.lock.as_ref())
+            .map(|lock| folder.join(&lock.value));
         let lock = subject
             .lock
             .clone()
+            .or(lock)
             .unwrap_or_else(|| PathBuf::from("lockfiles").join(format!("{stem}.lock.toml")));
-        Paths { config, lock, stem }
+        Paths {
+            config,
+            lock,
+            stem,
+            stream: stream.map(str::to_owned),
+        }
     }
 
-    /// The stream of a command: the one named, else the config's stem in the letters that streams have.
-    pub(super) fn stream(
-        &self,
-        named: Option<&str>,
-        stem: &str,
-    ) -> Result<crate::archive::Stream, Failure> {
-        let text = named.map_or_else(
-            || {
-                let text: String = stem
-                    .to_lowercase()
-                    .chars()
-                    .map(|letter| {
-                        if letter.is_ascii_alphanumeric() {
-                            letter
-                        } else {
-                            '-'
-                        }
-                    })
-                    .collect();
-                text.trim_matches('-').to_owned()
-            },
-            str::to_owned,
-        );
+    /// How many of the last archives of a stream garbage collection spares.
+    pub(super) fn kept_archives(&self, stream: &crate::archive::Stream) -> u64 {
+        self.settings
+            .streams
+            .get(stream.as_str())
+            .and_then(|settings| settings.value.keep.as_ref())
+            .map_or(KEPT_ARCHIVES, |keep| keep.value.max(1))
+    }
+
+    /// The stream of a command: the one that its files are of, else the config's stem in the letters that streams have.
+    pub(super) fn stream(&self, paths: &Paths) -> Result<crate::archive::Stream, Failure> {
+        let text = paths.stream.clone().unwrap_or_else(|| {
+            let text: String = paths
+                .stem
+                .to_lowercase()
+                .chars()
+                .map(|letter| {
+                    if letter.is_ascii_alphanumeric() {
+                        letter
+                    } else {
+                        '-'
+                    }
+                })
+                .collect();
+            text.trim_matches('-').to_owned()
+        });
         text.parse().map_err(|error: crate::archive::ArchiveError| {
             Failure::of(ui::ERROR, &error, error.hint())
         })
