@@ -726,7 +726,7 @@ fn a_stream_has_its_own_config_lock_chain_and_memory() {
             .done()
             .says(&[&format!("production seq {number}:")]);
         assert!(
-            site.path(&format!("media/production_seq{number:06}_0001.tar"))
+            site.path(format!("media/production_seq{number:06}_0001.tar"))
                 .exists(),
             "archives are named by their stream"
         );
