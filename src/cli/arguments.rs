@@ -100,6 +100,21 @@ pub(super) enum Format {
     Json,
 }
 
+/// The forms of an audit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum AuditFormat {
+    /// For people, and what auditors compare the SHA-256 of.
+    Text,
+    /// For programs.
+    Json,
+    /// A bill of materials: CycloneDX 1.6.
+    Cyclonedx,
+    /// A bill of materials: SPDX 2.3.
+    Spdx,
+    /// Provenance: an in-toto statement with SLSA v1.
+    Slsa,
+}
+
 /// The forms of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum DiffFormat {
@@ -318,7 +333,7 @@ pub(super) struct AuditArguments {
     /// Most path components that the registry takes [default: no limit]
     #[arg(long, value_name = "N", requires = "registry")]
     pub(super) max_nested_paths: Option<usize>,
-    /// Sign the report, if it is sound, with this secret key
+    /// Sign what was found, if it is sound, with this secret key
     #[arg(long, value_name = "KEY")]
     pub(super) attest: Option<PathBuf>,
     /// The file that the signature is written to [default: audit.dsse.json]
@@ -330,9 +345,12 @@ pub(super) struct AuditArguments {
     /// Public keys of those who may have signed it; may be given again
     #[arg(long, value_name = "KEYS", requires = "attested")]
     pub(super) by: Vec<PathBuf>,
-    /// The form of the answer
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    pub(super) format: Format,
+    /// The time that an SPDX document is said to be of, in UTC [default: 1970-01-01T00:00:00Z]
+    #[arg(long, value_name = "TIME")]
+    pub(super) created: Option<String>,
+    /// The form of the answer; with slsa, --attest signs and --attested expects the provenance
+    #[arg(long, value_enum, default_value_t = AuditFormat::Text)]
+    pub(super) format: AuditFormat,
 }
 
 #[derive(Debug, Args)]

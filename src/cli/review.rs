@@ -22,8 +22,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use serde_json::json;
 
 use super::arguments::{
-    AuditArguments, DiffArguments, DiffFormat, Format, MergeDriverArguments, PlanArguments,
-    PlanFormat, Subject, TextconvArguments, WhyArguments,
+    AuditArguments, AuditFormat, DiffArguments, DiffFormat, Format, MergeDriverArguments,
+    PlanArguments, PlanFormat, Subject, TextconvArguments, WhyArguments,
 };
 use super::delivery;
 use super::destination;
@@ -37,6 +37,7 @@ use crate::canon::Key;
 use crate::config::{self, ImageSet, parse_size};
 use crate::deliver::attest;
 use crate::deliver::audit::{self, AuditError};
+use crate::deliver::bill;
 use crate::deliver::emit::replace;
 use crate::deliver::head::AdoptedHead;
 use crate::deliver::registry::RegistryTarget;
@@ -786,7 +787,7 @@ pub(super) fn audit(
         }
         Some(name) => {
             let found = lock_at(site, Some(&store), name)?;
-            if !site.common.quiet && arguments.format == Format::Text {
+            if !site.common.quiet && arguments.format == AuditFormat::Text {
                 remark(format!("note: auditing the lock of {}", found.name));
             }
             found.bytes
@@ -824,6 +825,7 @@ pub(super) fn audit(
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(cannot("read the chain", &chain_path, &error)),
     };
+    let created = created(arguments)?;
     let keys = trust::public_keys(&arguments.by)?;
     let secret = trust::secret_keys(arguments.attest.as_slice())?;
     let place = arguments
@@ -867,22 +869,37 @@ pub(super) fn audit(
         AuditError::Stopped => Failure::of(ui::INCOMPLETE, &error, None),
         AuditError::Store(source) => Failure::of(ui::ERROR, &error, source.hint()),
     })?;
-    match arguments.format {
-        Format::Json => {
+    // What is not sound is no bill of anything; its findings are said below.
+    let bill = match (
+        bill_of(&lock_bytes, &report, arguments.format, &created),
+        arguments.format,
+    ) {
+        (None, AuditFormat::Json) => {
             let mut out = json!(report);
             out["report"] = json!(report.digest());
             say(out.to_string());
+            None
         }
-        Format::Text => {
+        (None, AuditFormat::Text) => {
             if !site.common.quiet {
                 say(report.text().trim_end());
             }
             say(format!("report {}", report.digest()));
+            None
         }
-    }
+        (None, _) => None,
+        (Some(bill), _) => {
+            say(format!("{bill:#}"));
+            Some(bill)
+        }
+    };
+    let statement = match bill.filter(|_| arguments.format == AuditFormat::Slsa) {
+        Some(provenance) => provenance.to_string().into_bytes(),
+        None => attest::statement(&report),
+    };
     if let Some(path) = &arguments.attested {
         let bytes = fs::read(path).map_err(|error| cannot("read the attestation", path, &error))?;
-        let signer = attest::check(&report, &bytes, &keys)
+        let signer = attest::check(&statement, &bytes, &keys)
             .map_err(|error| Failure::of(ui::UNVERIFIED, &error, None))?;
         if !site.common.quiet {
             remark(format!(
@@ -898,7 +915,7 @@ pub(super) fn audit(
                 .output
                 .clone()
                 .unwrap_or_else(|| PathBuf::from("audit.dsse.json"));
-            let bytes = attest::attest(&report, key)
+            let bytes = attest::attest(&report, &statement, key)
                 .map_err(|error| Failure::of(ui::ERROR, &error, None))?;
             replace(&path, &bytes)
                 .map_err(|error| cannot("write the attestation", &path, &error))?;
@@ -935,6 +952,43 @@ pub(super) fn audit(
         format!("the audit has {}:\n  {}", count(report.findings.len(), "finding"), lines.join("\n  ")),
     )
     .hint("lockfiles and chains come back from git, blobs with `imgbuild store fsck` and then `imgbuild build`"))
+}
+
+/// A sound audit in the form of other tools, if one of those was asked for.
+fn bill_of(
+    lock: &[u8],
+    report: &audit::Report,
+    format: AuditFormat,
+    created: &str,
+) -> Option<serde_json::Value> {
+    // A report on what is no lock is not sound.
+    let lock = text::parse(std::str::from_utf8(lock).ok()?, "lock").ok()?;
+    match format {
+        AuditFormat::Text | AuditFormat::Json => None,
+        AuditFormat::Cyclonedx => bill::cyclonedx(&lock, report).ok(),
+        AuditFormat::Spdx => bill::spdx(&lock, report, created).ok(),
+        AuditFormat::Slsa => bill::slsa(&lock, report).ok(),
+    }
+}
+
+/// The time of an SPDX document, as SPDX writes it.
+fn created(arguments: &AuditArguments) -> Result<String, Failure> {
+    let Some(text) = &arguments.created else {
+        return Ok(bill::CREATED.to_owned());
+    };
+    if arguments.format != AuditFormat::Spdx {
+        return Err(Failure::new(
+            ui::USAGE,
+            "--created is the time of an SPDX document, and none is asked for",
+        )
+        .hint("add --format spdx"));
+    }
+    text.parse::<jiff::Timestamp>()
+        .map(|time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+        .map_err(|error| {
+            Failure::new(ui::USAGE, format!("--created {text:?} is no time: {error}"))
+                .hint("write it as 2026-11-20T18:00:00Z")
+        })
 }
 
 /// The policy of the settings.
