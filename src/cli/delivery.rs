@@ -65,7 +65,7 @@ pub(super) fn part_size(
         return Ok(size.value);
     }
     if paths.config.exists()
-        && let Some(size) = site.config(&paths.config)?.archive_bytes()
+        && let Some(size) = site.config(paths)?.archive_bytes()
     {
         return Ok(size);
     }
@@ -319,7 +319,7 @@ pub(super) fn export(
     let (lock, lock_bytes, rules, again) = match arguments.seq {
         None => {
             let (lock, bytes, rules) =
-                matching(site, &paths, arguments.subject.config.is_some(), &store)?;
+                matching(site, &paths, arguments.subject.is_named(), &store)?;
             (lock, bytes, rules, None)
         }
         Some(sequence) => {
@@ -541,7 +541,7 @@ fn export_as(
     }
     let paths = site.paths(&arguments.subject);
     let store = site.store(Access::Shared)?;
-    let (lock, bytes, rules) = matching(site, &paths, arguments.subject.config.is_some(), &store)?;
+    let (lock, bytes, rules) = matching(site, &paths, arguments.subject.is_named(), &store)?;
     let (plan, _) = fetch(site, &lock, &store, Extent::All, stop)?;
     finish_build(&store, &paths, &lock, &bytes, &rules, &plan)?;
     let folder = &arguments.output;

@@ -47,6 +47,8 @@ pub(super) struct Site {
 /// The files that a command is about.
 pub(super) struct Paths {
     pub(super) config: PathBuf,
+    /// Whether the config is a list of images.
+    pub(super) is_mapping: bool,
     pub(super) lock: PathBuf,
     pub(super) stem: String,
 }
@@ -98,8 +100,10 @@ impl Site {
     /// The files of a command.
     pub(super) fn paths(&self, subject: &Subject) -> Paths {
         let config = subject
-            .config
-            .clone()
+            .mapping_file
+            .as_ref()
+            .or(subject.config.as_ref())
+            .cloned()
             .unwrap_or_else(|| PathBuf::from("imageset.yaml"));
         let stem = config.file_stem().map_or_else(
             || "imageset".to_owned(),
@@ -109,7 +113,12 @@ impl Site {
             .lock
             .clone()
             .unwrap_or_else(|| PathBuf::from("lockfiles").join(format!("{stem}.lock.toml")));
-        Paths { config, lock, stem }
+        Paths {
+            config,
+            is_mapping: subject.mapping_file.is_some(),
+            lock,
+            stem,
+        }
     }
 
     /// The stream of a command: the one named, else the config's stem in the letters that streams have.
@@ -223,10 +232,15 @@ impl Site {
             .collect()
     }
 
+    /// The update service that is asked instead of the vendor's.
+    pub(super) fn graph_override(&self) -> Option<&str> {
+        self.environment.variable("UPDATE_URL_OVERRIDE")
+    }
+
     /// Where release services are, by the variables that oc-mirror reads.
     pub(super) fn services(&self) -> Result<Services, Failure> {
         let mut services = Services::default();
-        if let Some(url) = self.environment.variable("UPDATE_URL_OVERRIDE") {
+        if let Some(url) = self.graph_override() {
             url.clone_into(&mut services.graph);
         }
         if let Some(url) = self.environment.variable("OCP_SIGNATURE_URL") {
@@ -344,21 +358,25 @@ impl Site {
     }
 
     /// Reads the config.
-    pub(super) fn config(&self, path: &Path) -> Result<ImageSet, Failure> {
+    pub(super) fn config(&self, paths: &Paths) -> Result<ImageSet, Failure> {
+        let path = paths.config.as_path();
         let bytes = fs::read(path).map_err(|error| {
             let failure = cannot("read the config", path, &error);
-            if error.kind() == io::ErrorKind::NotFound {
+            if error.kind() == io::ErrorKind::NotFound && !paths.is_mapping {
                 failure.hint("write one with `imgbuild init`, or name it with -c FILE")
             } else {
                 failure
             }
         })?;
-        let config =
-            config::parse_bytes(&bytes, &path.display().to_string()).map_err(|errors| Failure {
-                code: ui::ERROR,
-                text: errors.render(),
-            })?;
-        match config {
+        let name = path.display().to_string();
+        let refused = |errors: config::ConfigErrors| Failure {
+            code: ui::ERROR,
+            text: errors.render(),
+        };
+        if paths.is_mapping {
+            return config::parse_mapping(&bytes, &name).map_err(refused);
+        }
+        match config::parse_bytes(&bytes, &name).map_err(refused)? {
             Config::ImageSet(set) => Ok(set),
             Config::Delete(_) => Err(Failure::new(
                 ui::ERROR,
