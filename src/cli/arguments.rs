@@ -75,9 +75,19 @@ pub(super) struct Subject {
     /// The ImageSetConfiguration [default: imageset.yaml]
     #[arg(short, long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
+    /// A list of images instead of a config: lines of SOURCE=DESTINATION, or a file of `skopeo sync`
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub(super) mapping_file: Option<PathBuf>,
     /// The lock [default: lockfiles/<config stem>.lock.toml]
     #[arg(long, value_name = "FILE")]
     pub(super) lock: Option<PathBuf>,
+}
+
+impl Subject {
+    /// Whether a config was named, so that it must be there.
+    pub(super) const fn is_named(&self) -> bool {
+        self.config.is_some() || self.mapping_file.is_some()
+    }
 }
 
 /// Where images go, and how they are laid out there.
@@ -231,8 +241,15 @@ pub(super) struct LockArguments {
     /// Take the answers to all names from this evidence log, and make every pin again
     #[arg(long, value_name = "FILE", conflicts_with_all = ["update", "offline", "check"])]
     pub(super) replay: Option<PathBuf>,
+    /// Let only this lock answer names: a file, git:REV:PATH, REV:PATH, an archive or STREAM#SEQ
+    ///
+    /// Bytes come by digest from the store, or from where registries.conf leads. The update graph is made from the
+    /// payloads that the lock pins, or asked at $UPDATE_URL_OVERRIDE, of which only those count. With --check: say
+    /// whether that lock still has everything.
+    #[arg(long, value_name = "LOCK", conflicts_with_all = ["replay", "upstream"])]
+    pub(super) within: Option<String>,
     /// Ask nobody: drop blocks and reuse pins only
-    #[arg(long, conflicts_with = "update")]
+    #[arg(long, conflicts_with_all = ["update", "within"])]
     pub(super) offline: bool,
     /// Leave this image out from now on
     #[arg(long, value_name = "IMAGE", requires = "reason")]
@@ -623,6 +640,8 @@ pub(super) enum EmitKind {
     HostsToml,
     /// A drop-in of registries.conf, for CRI-O, MicroShift and podman.
     RegistriesConf,
+    /// A registries.conf by which the next hop finds everything in this registry, by digest (`lock --within`).
+    NextHop,
     /// The ConfigMap of certificate authorities, and the image config that names it.
     Trust,
     /// Pull secrets, merged into one.
@@ -696,7 +715,7 @@ pub(super) struct EmitArguments {
     pub(super) output: PathBuf,
     #[command(flatten)]
     pub(super) shape: Shape,
-    /// Let nodes ask the mirror alone, never the source (hosts-toml, registries-conf)
+    /// Let nodes ask the mirror alone, never the source (hosts-toml, registries-conf, next-hop)
     #[arg(long)]
     pub(super) never_contact_source: bool,
     /// A certificate authority of the registry, PEM; may be given again (trust, install-config)

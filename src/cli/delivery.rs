@@ -63,7 +63,7 @@ pub(super) fn part_size(
         return Ok(size.value);
     }
     if paths.config.exists()
-        && let Some(size) = site.config(&paths.config)?.archive_bytes()
+        && let Some(size) = site.config(paths)?.archive_bytes()
     {
         return Ok(size);
     }
@@ -320,7 +320,7 @@ pub(super) fn export(
     let (lock, lock_bytes, rules, again) = match arguments.seq {
         None => {
             let (lock, bytes, rules) =
-                matching(site, &paths, arguments.subject.config.is_some(), &store)?;
+                matching(site, &paths, arguments.subject.is_named(), &store)?;
             (lock, bytes, rules, None)
         }
         Some(sequence) => {
@@ -544,7 +544,7 @@ fn export_as(
     }
     let paths = site.paths_in(&arguments.subject, arguments.stream.as_deref());
     let store = site.store(Access::Shared)?;
-    let (lock, bytes, rules) = matching(site, &paths, arguments.subject.config.is_some(), &store)?;
+    let (lock, bytes, rules) = matching(site, &paths, arguments.subject.is_named(), &store)?;
     let Fetched { plan, built, .. } = fetch(site, &lock, Some(&rules), &store, Extent::All, stop)?;
     finish_build(&store, &paths, &lock, &bytes, &rules, &plan)?;
     let folder = &arguments.output;

@@ -95,8 +95,7 @@ pub(super) fn deliver(
     let place = destination(&arguments.destination)?;
     let shape = layout(&arguments.shape);
     let store = site.store(Access::Shared)?;
-    let (lock, lock_bytes, rules) =
-        matching(site, &paths, arguments.subject.config.is_some(), &store)?;
+    let (lock, lock_bytes, rules) = matching(site, &paths, arguments.subject.is_named(), &store)?;
     let client = site.client()?;
     let registry = RegistryTarget::new(client.clone(), place.registry.clone());
     preflight(&lock, &rules, &place, &shape, &registry)?;
@@ -422,6 +421,7 @@ pub(super) fn prove(
     stop: &AtomicBool,
 ) -> Result<u8, Failure> {
     let paths = site.paths(&Subject {
+        mapping_file: None,
         config: arguments.config.clone(),
         lock: arguments.lock.clone(),
     });

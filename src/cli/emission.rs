@@ -32,6 +32,9 @@ use crate::store::{Blob, Sink};
 /// The drop-in's name: late, so that it wins over what comes with the system.
 const DROP_IN: &str = "registries.conf.d/999-mirror.conf";
 
+/// The file that the next hop is given.
+const NEXT_HOP: &str = "next-hop-registries.conf";
+
 /// Most pairs that are named in a warning.
 const PAIRS: usize = 10;
 
@@ -42,6 +45,7 @@ impl EmitKind {
             Self::Icsp => "icsp",
             Self::HostsToml => "hosts-toml",
             Self::RegistriesConf => "registries-conf",
+            Self::NextHop => "next-hop",
             Self::Trust => "trust",
             Self::PullSecret => "pull-secret",
             Self::Blueprint => "blueprint",
@@ -61,13 +65,15 @@ fn emit_failure(error: &EmitError) -> Failure {
 
 /// Refuses a flag that none of the kinds reads.
 fn check_flags(arguments: &EmitArguments) -> Result<(), Failure> {
-    use EmitKind::{Blueprint, HostsToml, InstallConfig, PullSecret, RegistriesConf, Trust};
+    use EmitKind::{
+        Blueprint, HostsToml, InstallConfig, NextHop, PullSecret, RegistriesConf, Trust,
+    };
     let is_any = |kinds: &[EmitKind]| kinds.iter().any(|kind| arguments.kind.contains(kind));
     for (flag, is_given, kinds) in [
         (
             "--never-contact-source",
             arguments.never_contact_source,
-            &[HostsToml, RegistriesConf][..],
+            &[HostsToml, RegistriesConf, NextHop][..],
         ),
         ("--ca", !arguments.ca.is_empty(), &[Trust, InstallConfig]),
         (
@@ -290,7 +296,7 @@ fn files(
             };
             return Ok((files, audience));
         }
-        EmitKind::RegistriesConf => {
+        EmitKind::RegistriesConf | EmitKind::NextHop => {
             let insecure: Vec<String> = site
                 .common
                 .insecure
@@ -298,10 +304,20 @@ fn files(
                 .filter(|host| **host == place.registry)
                 .cloned()
                 .collect();
-            let mut tables = node::registries(&sets()?, &insecure, &[]);
+            let mut sets = sets()?;
+            if kind == EmitKind::NextHop {
+                // However an image was asked for, the next hop asks for it by digest.
+                sets.by_digest.append(&mut sets.by_tag);
+            }
+            let mut tables = node::registries(&sets, &insecure, &[]);
             // The registry's own table says only what its mirrors say already, but a direct pull needs it.
             tables.retain(|table| !table.mirrors.is_empty() || table.is_insecure);
-            one(DROP_IN, node::registries_conf(&tables))
+            let file = if kind == EmitKind::NextHop {
+                NEXT_HOP
+            } else {
+                DROP_IN
+            };
+            one(file, node::registries_conf(&tables))
         }
         EmitKind::Trust => {
             let authorities = authorities()?.unwrap_or_default();

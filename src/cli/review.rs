@@ -111,6 +111,11 @@ fn lock_at(site: &Site, store: Option<&Store>, name: &str) -> Result<Found, Fail
     })
 }
 
+/// The lock alone that `name` stands for.
+pub(super) fn lock_called(site: &Site, store: Option<&Store>, name: &str) -> Result<Lock, Failure> {
+    lock_at(site, store, name).map(|found| found.lock)
+}
+
 /// The lock that an archive carries; `None` if the file is no archive.
 fn carried(path: &Path) -> Result<Option<(Vec<u8>, Set)>, Failure> {
     let failed = |error: &crate::archive::ArchiveError| Failure::of(ui::ERROR, error, error.hint());
@@ -210,6 +215,7 @@ fn from_stream(
     sequence: u64,
 ) -> Result<Vec<u8>, Failure> {
     let nothing = Subject {
+        mapping_file: None,
         config: None,
         lock: None,
     };
@@ -754,7 +760,7 @@ pub(super) fn asked_at(
 /// Where blocks are asked for, by their text, if the config is at hand and can be read.
 fn positions(site: &Site, paths: &Paths, lock: &Lock) -> BTreeMap<String, String> {
     site.quietly(|site| {
-        let set = site.config(&paths.config).ok()?;
+        let set = site.config(paths).ok()?;
         let rules = site.rules().ok()?;
         let request = site.request(&set, &paths.config, &rules).ok()?;
         Some(
@@ -774,6 +780,7 @@ pub(super) fn audit(
     stop: &AtomicBool,
 ) -> Result<u8, Failure> {
     let subject = Subject {
+        mapping_file: None,
         config: arguments.config.clone(),
         lock: None,
     };
@@ -812,7 +819,7 @@ pub(super) fn audit(
     let asks = |lock: &Lock, rules: &Rules| -> audit::Wanted {
         let understood = |failure: Failure| failure.text;
         site.quietly(|site| {
-            let set = site.config(&paths.config).map_err(understood)?;
+            let set = site.config(&paths).map_err(understood)?;
             let request = site
                 .request(&set, &paths.config, rules)
                 .map_err(understood)?;
@@ -1305,6 +1312,7 @@ pub(super) fn drift(
     let resolver = Resolver {
         rules: &rules,
         names: Some(&names),
+        within: None,
         upstream: &live,
         store: &depot,
         limits: site.limits(),

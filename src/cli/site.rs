@@ -47,6 +47,8 @@ pub(super) struct Site {
 /// The files that a command is about.
 pub(super) struct Paths {
     pub(super) config: PathBuf,
+    /// Whether the config is a list of images.
+    pub(super) is_mapping: bool,
     pub(super) lock: PathBuf,
     pub(super) stem: String,
     /// The stream that they are of, if one was named or the settings say so.
@@ -114,9 +116,9 @@ impl Site {
             let config = streams.get(name)?.value.config.as_ref()?;
             Some(folder.join(&config.value))
         };
-        let asked = subject
-            .config
-            .clone()
+        let named_file = subject.mapping_file.as_ref().or(subject.config.as_ref());
+        let asked = named_file
+            .cloned()
             .unwrap_or_else(|| PathBuf::from("imageset.yaml"));
         let same = |one: &Path| one.components().eq(asked.components());
         let stream = match named {
@@ -126,7 +128,7 @@ impl Site {
                 .map(String::as_str)
                 .find(|name| config_of(name).is_some_and(|config| same(&config))),
         };
-        let config = match (&subject.config, stream.and_then(config_of)) {
+        let config = match (named_file, stream.and_then(config_of)) {
             (None, Some(config)) => config,
             _ => asked,
         };
@@ -144,6 +146,7 @@ impl Site {
             .unwrap_or_else(|| PathBuf::from("lockfiles").join(format!("{stem}.lock.toml")));
         Paths {
             config,
+            is_mapping: subject.mapping_file.is_some(),
             lock,
             stem,
             stream: stream.map(str::to_owned),
@@ -264,10 +267,15 @@ impl Site {
             .collect()
     }
 
+    /// The update service that is asked instead of the vendor's.
+    pub(super) fn graph_override(&self) -> Option<&str> {
+        self.environment.variable("UPDATE_URL_OVERRIDE")
+    }
+
     /// Where release services are, by the variables that oc-mirror reads.
     pub(super) fn services(&self) -> Result<Services, Failure> {
         let mut services = Services::default();
-        if let Some(url) = self.environment.variable("UPDATE_URL_OVERRIDE") {
+        if let Some(url) = self.graph_override() {
             url.clone_into(&mut services.graph);
         }
         if let Some(url) = self.environment.variable("OCP_SIGNATURE_URL") {
@@ -385,21 +393,25 @@ impl Site {
     }
 
     /// Reads the config.
-    pub(super) fn config(&self, path: &Path) -> Result<ImageSet, Failure> {
+    pub(super) fn config(&self, paths: &Paths) -> Result<ImageSet, Failure> {
+        let path = paths.config.as_path();
         let bytes = fs::read(path).map_err(|error| {
             let failure = cannot("read the config", path, &error);
-            if error.kind() == io::ErrorKind::NotFound {
+            if error.kind() == io::ErrorKind::NotFound && !paths.is_mapping {
                 failure.hint("write one with `imgbuild init`, or name it with -c FILE")
             } else {
                 failure
             }
         })?;
-        let config =
-            config::parse_bytes(&bytes, &path.display().to_string()).map_err(|errors| Failure {
-                code: ui::ERROR,
-                text: errors.render(),
-            })?;
-        match config {
+        let name = path.display().to_string();
+        let refused = |errors: config::ConfigErrors| Failure {
+            code: ui::ERROR,
+            text: errors.render(),
+        };
+        if paths.is_mapping {
+            return config::parse_mapping(&bytes, &name).map_err(refused);
+        }
+        match config::parse_bytes(&bytes, &name).map_err(refused)? {
             Config::ImageSet(set) => Ok(set),
             Config::Delete(_) => Err(Failure::new(
                 ui::ERROR,

@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 use regex::Regex;
 
+use super::within::Vetted;
 use super::{Answer, Resolver};
 use crate::digest::Digest;
 use crate::hint::Hint;
@@ -263,6 +264,12 @@ impl<'a> Means<'a> {
         self.resolver
     }
 
+    /// The lock that alone answers, if one does.
+    #[must_use]
+    pub const fn within(&self) -> Option<&'a Vetted<'a>> {
+        self.resolver.within
+    }
+
     /// What is left out.
     #[must_use]
     pub const fn exclusions(&self) -> &'a Exclusions {
@@ -330,6 +337,14 @@ impl<'a> Means<'a> {
     /// If nobody could be asked, or what they said is no manifest that can be mirrored.
     pub fn resolve(&self, name: &ImageName) -> Result<Option<Named>, Problem> {
         self.names.get(name.clone(), || {
+            if let Some(vetted) = self.within() {
+                let (origin, digest) = vetted.resolve(name)?;
+                let blob = vetted.bring(&origin, &digest, self)?;
+                return Ok(Some(Named {
+                    origin,
+                    stored: Stored { blob },
+                }));
+            }
             let names = self.names_or_offline(name)?;
             let answer = {
                 let _passage = self.pass()?;
@@ -361,11 +376,24 @@ impl<'a> Means<'a> {
             .ok_or_else(|| Problem::new(format!("{what} cannot be asked offline")))
     }
 
-    /// What is at an address now; `None` if nothing is.
+    /// What is at an address now; `None` if nothing is. Within another lock, what that pins from there.
     ///
     /// # Errors
     /// If nobody could be asked, or it is larger than [`FILE_LIMIT`].
     pub fn get(&self, address: &Address) -> Result<Option<Arc<[u8]>>, Problem> {
+        match self.within() {
+            None => self.ask(address),
+            Some(vetted) => vetted
+                .get(address, self)
+                .map(|bytes| Some(Arc::from(bytes))),
+        }
+    }
+
+    /// What is at an address now, whoever else answers names; `None` if nothing is.
+    ///
+    /// # Errors
+    /// If nobody could be asked, or it is larger than [`FILE_LIMIT`].
+    pub fn ask(&self, address: &Address) -> Result<Option<Arc<[u8]>>, Problem> {
         self.addresses.get(address.clone(), || {
             let names = self.names_or_offline(address)?;
             let found = {
@@ -395,6 +423,9 @@ impl<'a> Means<'a> {
         digest: &Digest,
     ) -> Result<Option<Stored>, Problem> {
         self.manifests.get((repository.clone(), *digest), || {
+            if let Some(vetted) = self.within() {
+                vetted.check(digest, &format!("{repository}@{digest}"))?;
+            }
             let failed = |error: io::Error| Problem::io("the store", &error);
             if let Some(size) = self.resolver.store.size_of(digest).map_err(failed)? {
                 let blob = Blob {
@@ -453,7 +484,8 @@ impl<'a> Means<'a> {
         Manifest::parse(&bytes, None).map_err(|error| Problem::of(&error).about(digest))
     }
 
-    /// Pins a manifest that is in the store, with only `platforms` of it where it is an index (all, if none are given).
+    /// Pins a manifest that is in the store, with only `platforms` of it where it is an index (all, if none are given;
+    /// within another lock, all that it has).
     ///
     /// # Errors
     /// If it has none of these platforms, or is no manifest that can be mirrored.
@@ -464,6 +496,14 @@ impl<'a> Means<'a> {
         platforms: &[PlatformName],
     ) -> Result<Pin, Problem> {
         let mut pin = Pin::new(origin, stored.blob.digest, stored.blob.size);
+        let vetted;
+        let platforms = match self.within() {
+            None => platforms,
+            Some(within) => {
+                vetted = within.platforms(&pin.digest, platforms, &pin.image())?;
+                vetted.as_slice()
+            }
+        };
         if let Manifest::Index(list) = self.read(stored)? {
             let taken = list.taken(platforms).len();
             if taken == 0 && !list.manifests.is_empty() {
