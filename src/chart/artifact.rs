@@ -206,7 +206,11 @@ mod tests {
         };
         let at = content_of(&image).expect("it is a chart");
         assert_eq!(image.layers[at].digest, file, "the layer is the file");
-        assert_eq!(artifact(&chart, file, 4), made, "it is made alike each time");
+        assert_eq!(
+            artifact(&chart, file, 4),
+            made,
+            "it is made alike each time"
+        );
         assert_eq!(tag_of("1.2.3+x"), "1.2.3_x", "a tag has no plus sign");
         assert_eq!(version_of("1.2.3_x"), "1.2.3+x", "and back");
     }

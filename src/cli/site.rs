@@ -300,7 +300,7 @@ impl Site {
     }
 
     /// The folder that paths in the settings are relative to.
-    fn settings_folder(&self) -> &Path {
+    pub(super) fn settings_folder(&self) -> &Path {
         self.common
             .settings
             .as_deref()
@@ -400,6 +400,14 @@ impl Site {
                     .collect();
                 continue;
             }
+            if section.name == "mirror.helm.repositories" {
+                refused.push(set.error(
+                    section.position,
+                    "every chart of a repository, in every version, is more than anybody wants",
+                    Some("list those that you need under charts; `imgbuild list charts URL` shows what there is".to_owned()),
+                ));
+                continue;
+            }
             let Some(rule) = rules.serving(&section.name) else {
                 let served: Vec<&str> = rules
                     .iter()
@@ -413,7 +421,21 @@ impl Site {
                 ));
                 continue;
             };
+            let is_chart = section.name.starts_with("mirror.helm.");
             for row in rows {
+                let value = if is_chart {
+                    let value = super::charts::row(self, &row, &mut request.files)
+                        .map_err(|problem| set.error(row.position, problem.text, problem.hint));
+                    match value {
+                        Ok(value) => value,
+                        Err(error) => {
+                            refused.push(error);
+                            continue;
+                        }
+                    }
+                } else {
+                    row.value()
+                };
                 request.asked.push(Asked {
                     rule: rule.name.clone(),
                     at: format!(
@@ -422,8 +444,13 @@ impl Site {
                         row.position.line,
                         row.position.column
                     ),
-                    row: row.value(),
+                    row: value,
                 });
+            }
+        }
+        if !self.common.quiet {
+            for note in super::charts::unused(self, &request.asked) {
+                ui::remark(note);
             }
         }
         match config::ConfigErrors::of(refused) {

@@ -13,6 +13,7 @@
 //! [`Names`] is the capability to observe. Nothing else in the library can ask a mutable name, and only [`lock`] takes
 //! one.
 
+pub mod chart;
 pub mod file;
 pub mod image;
 pub mod means;
@@ -33,9 +34,9 @@ use crate::oci::PlatformName;
 use crate::plan::graph::{Plan, PlanError, Root};
 use crate::plan::key::{BlockKey, ReleaseName, Role};
 use crate::plan::lock::{
-    Block as LockBlock, Blocked, Lock, NewBlock, Origin as PinOrigin, Pin, Skip, Want,
+    Block as LockBlock, Blocked, ChartSource, Lock, NewBlock, Origin as PinOrigin, Pin, Skip, Want,
 };
-use crate::reference::{ImageName, Reference, ReferenceError};
+use crate::reference::{ImageName, Reference, ReferenceError, Repository, Tag};
 use crate::step::hole::{HoleError, look_up};
 use crate::step::place::{Layout, PlaceError, Placement, Subject, place, refuse_collisions};
 use crate::step::rule::{Block, BlockKind, Rule, Rules};
@@ -60,6 +61,16 @@ pub trait Names: Sync {
     /// # Errors
     /// If nobody could be asked, or there are more bytes.
     fn get(&self, address: &Address, limit: u64) -> io::Result<Option<Vec<u8>>>;
+
+    /// The tags that a repository has now, sorted; `None` if there is no such repository.
+    ///
+    /// # Errors
+    /// If nobody could be asked; always, where nobody here can tell.
+    fn tags(&self, repository: &Repository) -> io::Result<Option<Vec<Tag>>> {
+        Err(io::Error::other(format!(
+            "nobody here can list the tags of {repository}"
+        )))
+    }
 }
 
 /// What a mutable name means.
@@ -367,12 +378,14 @@ fn expected_by(
         .iter()
         .rev()
         .flat_map(|expected| {
-            let keys = match expected.want.get("keys") {
-                Some(Value::List(keys)) => keys.as_slice(),
+            let listed = ["keys", "values"].map(|name| match expected.want.get(name) {
+                Some(Value::List(files)) => files.as_slice(),
                 _ => &[],
-            };
-            keys.iter()
-                .filter_map(|key| match key {
+            });
+            listed
+                .into_iter()
+                .flatten()
+                .filter_map(|file| match file {
                     Value::Text(text) => text.parse().ok(),
                     _ => None,
                 })
@@ -602,6 +615,20 @@ fn expect_one(
             },
             arch: fill(block.arch.as_ref())?.unwrap_or_default(),
         },
+        BlockKind::Chart => {
+            let names = match want.get("platforms") {
+                Some(_) => texts(Some(&want_value(&want)), "platforms"),
+                None => Vec::new(),
+            };
+            platforms = image::platforms(&names).map_err(|source| ResolveError::Platform {
+                at: asked.at.clone(),
+                source,
+            })?;
+            BlockKey::Chart {
+                reference: reference.unwrap_or_default(),
+                version: want.text("version").map(str::to_owned),
+            }
+        }
         BlockKind::Image => {
             let question = rule
                 .steps
@@ -671,6 +698,7 @@ fn answer(expected: &Expected, rules: &Rules, means: &Means<'_>) -> Result<Found
     match &expected.key {
         BlockKey::Image { .. } => image::answer(expected, means),
         BlockKey::Release { .. } => release::answer(expected, rule()?, means),
+        BlockKey::Chart { .. } => chart::answer(expected, rule()?, means),
         BlockKey::File { .. } => file::answer(expected, means),
         other => Err(vec![Problem::new(format!(
             "nothing here can answer {other}"
@@ -765,6 +793,9 @@ pub fn lock(
         match (is_known, known, resolver.rules.get(&expected.rule)) {
             (true, Some(LockBlock::Release(release)), Some(rule)) => {
                 release::refresh(release, expected, rule, &means)
+            }
+            (true, Some(LockBlock::Chart(chart)), Some(rule)) => {
+                chart::refresh(chart, expected, rule, &means)
             }
             _ => answer(expected, resolver.rules, &means),
         }
@@ -1004,10 +1035,15 @@ pub fn roots(lock: &Lock) -> Vec<Root> {
     }
     for (key, blob) in lock.file_pins() {
         let origins = match &key {
-            BlockKey::File { reference } | BlockKey::Chart { reference, .. } => {
-                vec![Origin::Url(reference.clone())]
-            }
-            _ => Vec::new(),
+            BlockKey::File { reference } => vec![Origin::Url(reference.clone())],
+            key => match lock.find(key) {
+                // What has no address was on disk.
+                Some(LockBlock::Chart(chart)) => match &chart.source {
+                    ChartSource::File { url: Some(url), .. } => vec![Origin::Url(url.clone())],
+                    _ => vec![Origin::Url(chart.reference.clone())],
+                },
+                _ => Vec::new(),
+            },
         };
         roots.push(Root {
             owner: key.to_string(),
@@ -1026,6 +1062,7 @@ fn rule_of<'a>(key: &BlockKey, rules: &'a Rules) -> Option<&'a Rule> {
     rules.recording(match key {
         BlockKey::Image { .. } => BlockKind::Image,
         BlockKey::Release { .. } => BlockKind::Release,
+        BlockKey::Chart { .. } => BlockKind::Chart,
         _ => return None,
     })
 }

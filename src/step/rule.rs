@@ -57,7 +57,7 @@ use crate::digest::Digest;
 use crate::hint::Hint;
 
 /// The rules that come with the program: name and text.
-pub const EMBEDDED: [(&str, &str); 4] = [
+pub const EMBEDDED: [(&str, &str); 5] = [
     (
         "additional-image",
         include_str!("../../rules/additional-image.toml"),
@@ -66,6 +66,7 @@ pub const EMBEDDED: [(&str, &str); 4] = [
         "cluster-resources",
         include_str!("../../rules/cluster-resources.toml"),
     ),
+    ("helm-chart", include_str!("../../rules/helm-chart.toml")),
     (
         "kubevirt-disk",
         include_str!("../../rules/kubevirt-disk.toml"),
@@ -195,6 +196,8 @@ pub enum BlockKind {
     Release,
     /// `[[image]]`
     Image,
+    /// `[[chart]]`
+    Chart,
 }
 
 /// A set of mirrors that an image is listed in.
