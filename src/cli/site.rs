@@ -27,7 +27,7 @@ use crate::run::resolve::release::Services;
 use crate::run::resolve::{Asked, Request, rules_of};
 use crate::run::upstream::{Live, Places};
 use crate::step::place::Layout;
-use crate::step::rule::{EMBEDDED, Rules};
+use crate::step::rule::{EMBEDDED, Rule, Rules};
 use crate::store::disk::{Access, Store};
 use crate::store::{Blob, StoreError};
 
@@ -408,7 +408,8 @@ impl Site {
                 ));
                 continue;
             }
-            let Some(rule) = rules.serving(&section.name) else {
+            let serving: Vec<&Rule> = rules.serving(&section.name).collect();
+            if serving.is_empty() {
                 let served: Vec<&str> = rules
                     .iter()
                     .flat_map(|rule| rule.reads.iter().map(String::as_str))
@@ -420,22 +421,25 @@ impl Site {
                     Some(hint),
                 ));
                 continue;
-            };
+            }
             let is_chart = section.name.starts_with("mirror.helm.");
-            for row in rows {
-                let value = if is_chart {
-                    let value = super::charts::row(self, &row, &mut request.files)
-                        .map_err(|problem| set.error(row.position, problem.text, problem.hint));
-                    match value {
-                        Ok(value) => value,
-                        Err(error) => {
-                            refused.push(error);
-                            continue;
-                        }
+            let mut values = Vec::new();
+            for row in &rows {
+                if !is_chart {
+                    values.push((row, row.value()));
+                    continue;
+                }
+                match super::charts::row(self, row, &mut request.files) {
+                    Ok(value) => values.push((row, value)),
+                    Err(problem) => {
+                        refused.push(set.error(row.position, problem.text, problem.hint));
                     }
-                } else {
-                    row.value()
-                };
+                }
+            }
+            for (rule, (row, value)) in serving
+                .iter()
+                .flat_map(|rule| values.iter().map(move |row| (rule, row)))
+            {
                 request.asked.push(Asked {
                     rule: rule.name.clone(),
                     at: format!(
@@ -444,7 +448,7 @@ impl Site {
                         row.position.line,
                         row.position.column
                     ),
-                    row: value,
+                    row: value.clone(),
                 });
             }
         }

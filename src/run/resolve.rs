@@ -25,6 +25,7 @@ use std::sync::atomic::AtomicBool;
 
 use regex::Regex;
 
+use super::built::Built;
 use super::event::{Observer, joined_advice};
 use super::realise::{Depot, Extent, Limits, Report, Upstream, realise};
 use crate::canon::Value;
@@ -34,7 +35,7 @@ use crate::oci::PlatformName;
 use crate::plan::graph::{Plan, PlanError, Root};
 use crate::plan::key::{BlockKey, ReleaseName, Role};
 use crate::plan::lock::{
-    Block as LockBlock, Blocked, ChartSource, Lock, NewBlock, Origin as PinOrigin, Pin, Skip, Want,
+    Block as LockBlock, Blocked, Lock, NewBlock, Origin as PinOrigin, Pin, Skip, Want,
 };
 use crate::reference::{ImageName, Reference, ReferenceError, Repository, Tag};
 use crate::step::hole::{HoleError, look_up};
@@ -629,6 +630,9 @@ fn expect_one(
                 version: want.text("version").map(str::to_owned),
             }
         }
+        BlockKind::File => BlockKey::File {
+            reference: reference.unwrap_or_default(),
+        },
         BlockKind::Image => {
             let question = rule
                 .steps
@@ -706,9 +710,9 @@ fn answer(expected: &Expected, rules: &Rules, means: &Means<'_>) -> Result<Found
     }
 }
 
-/// Whether answering a block asks a mutable name; what is at hand can be had offline.
-const fn asks(key: &BlockKey) -> bool {
-    !matches!(key, BlockKey::File { .. })
+/// Whether answering a block asks a mutable name; a file that is at hand can be had offline.
+fn asks(expected: &Expected) -> bool {
+    !matches!(expected.key, BlockKey::File { .. }) || expected.want.get("sha256").is_none()
 }
 
 /// What a block asks, for people.
@@ -860,7 +864,7 @@ pub fn lock(
     record_rules(request, resolver.rules, &mut lock);
     lock.sort();
     let placements =
-        placements(&lock, resolver.rules, &Layout::default()).map_err(ResolveError::Place)?;
+        placements(&lock, &[], resolver.rules, &Layout::default()).map_err(ResolveError::Place)?;
     refuse_collisions(&placements, "", &Layout::default()).map_err(ResolveError::Place)?;
     Ok(Locked {
         lock,
@@ -910,7 +914,7 @@ fn refuse_offline(
     let questions: Vec<String> = open
         .iter()
         .map(|index| &wanted[*index])
-        .filter(|expected| asks(&expected.key))
+        .filter(|expected| asks(expected))
         .map(|expected| {
             let why = match previous
                 .and_then(|lock| lock.find(&expected.key))
@@ -936,7 +940,7 @@ fn complete(
     wanted: &[Expected],
     resolver: &Resolver<'_>,
 ) -> Result<(), ResolveError> {
-    let roots: Vec<Root> = roots(answered)
+    let roots: Vec<Root> = roots(answered, &[])
         .into_iter()
         .filter(|root| matches!(root.fetch.content, Content::Manifest { .. }))
         .collect();
@@ -1022,9 +1026,9 @@ fn signature_roots(owner: &str, pin: &Pin) -> Vec<Root> {
         .collect()
 }
 
-/// Everything that a lock pins, as the roots of a plan, in lock order.
+/// Everything that a lock pins, and what was made of it, as the roots of a plan, in lock order.
 #[must_use]
-pub fn roots(lock: &Lock) -> Vec<Root> {
+pub fn roots(lock: &Lock, built: &[Built]) -> Vec<Root> {
     let mut roots = Vec::new();
     for (key, pins) in lock.owners() {
         let owner = key.to_string();
@@ -1037,11 +1041,7 @@ pub fn roots(lock: &Lock) -> Vec<Root> {
         let origins = match &key {
             BlockKey::File { reference } => vec![Origin::Url(reference.clone())],
             key => match lock.find(key) {
-                // What has no address was on disk.
-                Some(LockBlock::Chart(chart)) => match &chart.source {
-                    ChartSource::File { url: Some(url), .. } => vec![Origin::Url(url.clone())],
-                    _ => vec![Origin::Url(chart.reference.clone())],
-                },
+                Some(LockBlock::Chart(chart)) => chart::origins(chart),
                 _ => Vec::new(),
             },
         };
@@ -1054,25 +1054,33 @@ pub fn roots(lock: &Lock) -> Vec<Root> {
             },
         });
     }
+    roots.extend(built.iter().map(Built::root));
     roots
 }
 
 /// The rule that a block was made by.
-fn rule_of<'a>(key: &BlockKey, rules: &'a Rules) -> Option<&'a Rule> {
-    rules.recording(match key {
+pub(super) fn rule_of<'a>(block: &LockBlock<'_>, rules: &'a Rules) -> Option<&'a Rule> {
+    // A rule that no line of the config names says so in what it wants.
+    if let Some(name) = block.want().and_then(|want| want.text("rule")) {
+        return rules.get(name);
+    }
+    rules.recording(match block.key() {
         BlockKey::Image { .. } => BlockKind::Image,
         BlockKey::Release { .. } => BlockKind::Release,
         BlockKey::Chart { .. } => BlockKind::Chart,
+        BlockKey::File { .. } => BlockKind::File,
         _ => return None,
     })
 }
 
-/// Where every image of a lock goes, in lock order; what would be put at one place twice is listed once.
+/// Where every image of a lock goes, in lock order; what would be put at one place twice is listed once. Where an image
+/// was made of a block's own, that one is placed in its stead.
 ///
 /// # Errors
 /// If one has no place.
 pub fn placements(
     lock: &Lock,
+    built: &[Built],
     rules: &Rules,
     layout: &Layout,
 ) -> Result<Vec<Placement>, PlaceError> {
@@ -1081,7 +1089,8 @@ pub fn placements(
     for block in lock.blocks() {
         let key = block.key();
         let pins = block.pins();
-        if pins.is_empty() {
+        let made = built.iter().find(|built| built.owner == key);
+        if pins.is_empty() && made.is_none() {
             continue;
         }
         let none = || PlaceError::None {
@@ -1089,12 +1098,38 @@ pub fn placements(
             image: key.to_string(),
             layout: layout.name.clone(),
         };
-        let rule = rule_of(&key, rules).ok_or_else(none)?;
-        let (names, want) = (
+        let rule = rule_of(&block, rules).ok_or_else(none)?;
+        let (mut names, want) = (
             block_value(&key),
             block.want().map_or_else(|| Value::map([]), want_value),
         );
+        let mut placed = Vec::new();
+        if let LockBlock::Chart(chart) = &block {
+            let origin = chart::artifact_name(chart);
+            names = chart::block_names(chart, names);
+            // A chart that is a file is an image only as it was made here.
+            if let (Some(made), Some(origin)) = (made, &origin) {
+                placed.push(place(
+                    rule,
+                    layout,
+                    &Subject {
+                        owner: key.to_string(),
+                        origin,
+                        role: Role::Chart.kind(),
+                        name: None,
+                        version: None,
+                        block: names.clone(),
+                        want: want.clone(),
+                        source: None,
+                        blob: made.blob,
+                        platforms: &[],
+                    },
+                )?);
+            }
+        }
         for (role, pin) in pins {
+            // Of several pins, the one that is its block is what was built upon.
+            let made = made.filter(|_| matches!(role, Role::Image | Role::Catalog | Role::Chart));
             let origin = match &key {
                 BlockKey::Image { reference, .. } => reference.parse().map_err(|_| none())?,
                 _ => name_of(pin).ok_or_else(none)?,
@@ -1103,7 +1138,7 @@ pub fn placements(
                 Role::Payload { version } | Role::Component { version, .. } => Some(version),
                 _ => None,
             };
-            let placed = place(
+            placed.push(place(
                 rule,
                 layout,
                 &Subject {
@@ -1115,10 +1150,15 @@ pub fn placements(
                     block: names.clone(),
                     want: want.clone(),
                     source: pin.repository(),
-                    blob: pin.blob(),
-                    platforms: &pin.platforms,
+                    blob: made.map_or_else(|| pin.blob(), |made| made.blob),
+                    platforms: match made {
+                        Some(_) => &[],
+                        None => &pin.platforms,
+                    },
                 },
-            )?;
+            )?);
+        }
+        for placed in placed {
             let same = (
                 placed.path.clone(),
                 placed.tag.clone(),

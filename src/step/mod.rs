@@ -46,6 +46,8 @@ pub enum Kind {
     ReadMember,
     /// Renders a chart and lists the images that it needs.
     RenderChart,
+    /// Makes an image of files and a base.
+    PackImage,
     /// Writes the cluster resources of a lock.
     EmitManifest,
 }
@@ -63,7 +65,7 @@ pub enum Class {
 
 impl Kind {
     /// Every kind, in the order of the design.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::ResolveRelease,
         Self::ResolveTag,
         Self::ResolveChart,
@@ -74,6 +76,7 @@ impl Kind {
         Self::FetchFile,
         Self::ReadMember,
         Self::RenderChart,
+        Self::PackImage,
         Self::EmitManifest,
     ];
 
@@ -91,6 +94,7 @@ impl Kind {
             Self::FetchFile => "fetch-file",
             Self::ReadMember => "read-member",
             Self::RenderChart => "render-chart",
+            Self::PackImage => "pack-image",
             Self::EmitManifest => "emit-manifest",
         }
     }
@@ -105,7 +109,9 @@ impl Kind {
             | Self::ResolveFile
             | Self::FindSignature => Class::Observe,
             Self::FetchManifest | Self::FetchBlob | Self::FetchFile => Class::Fetch,
-            Self::ReadMember | Self::RenderChart | Self::EmitManifest => Class::Derive,
+            Self::ReadMember | Self::RenderChart | Self::PackImage | Self::EmitManifest => {
+                Class::Derive
+            }
         }
     }
 
@@ -123,6 +129,7 @@ impl Kind {
             | Self::FetchFile
             | Self::ReadMember
             | Self::RenderChart
+            | Self::PackImage
             | Self::EmitManifest => 1,
         }
     }
@@ -362,6 +369,7 @@ mod tests {
                 "fetch-blob 0d319767b305f828",
                 "fetch-file 845d005bf1a2c1b5",
                 "read-member a638a6748d1803c6",
+                "pack-image b2c00abe267401ec",
                 "emit-manifest 3521c18b6a6e3b85"
             ],
             "a key that moves loses every memo: raise the kind's revision only when its output changes"

@@ -33,7 +33,7 @@ use crate::digest::Digest;
 use crate::oci::Manifest;
 use crate::plan::key::BlockKey;
 use crate::plan::lock::{Chart, ChartSource, NewBlock, Origin as PinOrigin, Pin, Want};
-use crate::reference::{ImageName, Reference, Repository, Tag};
+use crate::reference::{ImageName, LayoutName, Reference, Repository, Tag};
 use crate::run::event::one_line;
 use crate::step::place::{Layout, Subject, place};
 use crate::step::rule::Rule;
@@ -142,6 +142,51 @@ struct Had {
     source: ChartSource,
     file: Blob,
     notes: Vec<String>,
+}
+
+/// What the image is called that is made of a chart's file; `None` if it is an image already, or its name is not
+/// recorded.
+#[must_use]
+pub fn artifact_name(chart: &Chart) -> Option<ImageName> {
+    let (ChartSource::File { .. }, Some(name), Some(version)) =
+        (&chart.source, &chart.name, &chart.version)
+    else {
+        return None;
+    };
+    Some(ImageName::Layout(LayoutName {
+        path: format!("charts/{name}"),
+        tag: tag_of(version).parse().ok(),
+        digest: None,
+    }))
+}
+
+/// The names of a chart's block with what the chart calls itself: `name`, `version`, and `tag`, which is the version as a
+/// registry takes it.
+#[must_use]
+pub fn block_names(chart: &Chart, names: Value) -> Value {
+    let mut names = match names {
+        Value::Map(names) => names,
+        _ => BTreeMap::new(),
+    };
+    if let Some(name) = &chart.name {
+        names.insert("name".to_owned(), name.as_str().into());
+    }
+    if let Some(version) = &chart.version {
+        names.insert("version".to_owned(), version.as_str().into());
+        names.insert("tag".to_owned(), tag_of(version).into());
+    }
+    Value::Map(names)
+}
+
+/// Where the file of a chart may be had, where it is a file.
+#[must_use]
+pub fn origins(chart: &Chart) -> Vec<Origin> {
+    match &chart.source {
+        ChartSource::File { url: Some(url), .. } => vec![Origin::Url(url.clone())],
+        // What has no address was on disk.
+        ChartSource::File { url: None, .. } => vec![Origin::Url(chart.reference.clone())],
+        ChartSource::Image(_) => Vec::new(),
+    }
 }
 
 /// Answers a chart block.
@@ -373,12 +418,11 @@ fn from_disk(reference: &str, digest: &Digest, means: &Means<'_>) -> Result<Had,
 /// Brings the file of a pinned chart into the store.
 fn pinned_file(chart: &Chart, means: &Means<'_>) -> Result<Blob, Problem> {
     match &chart.source {
-        ChartSource::File { url, file } => {
+        ChartSource::File { file, .. } => {
             if let Some((_, bytes)) = means.file(&file.digest) {
                 return means.keep(bytes);
             }
-            let origin = Origin::Url(url.clone().unwrap_or_else(|| chart.reference.clone()));
-            means.blob(*file, vec![origin])?;
+            means.blob(*file, origins(chart))?;
             Ok(*file)
         }
         ChartSource::Image(pin) => {
