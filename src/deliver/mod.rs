@@ -2,6 +2,7 @@
 
 pub mod attest;
 pub mod audit;
+pub mod charts;
 pub mod delete;
 pub mod dossier;
 pub mod emit;
