@@ -17,6 +17,7 @@ use crate::archive::key::SecretKey;
 use crate::archive::write::{self, Event as Written};
 use crate::archive::{Failures, FileKind, Set, Stream, parity, verify};
 use crate::config::parse_size;
+use crate::deliver::charts;
 use crate::deliver::emit::{documents, replace, write_set};
 use crate::deliver::export::{self, Ask, ExportError, Prepared, Subject};
 use crate::deliver::import::{self, ImportError, Outcome, Request, Target};
@@ -1129,6 +1130,14 @@ pub(super) fn import(
                     )
                     .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
                     changed = write_set(&arguments.output, &files)
+                        .and_then(|mut written| {
+                            written.extend(charts::write(
+                                &arguments.output,
+                                &imported.lock,
+                                &store,
+                            )?);
+                            Ok(written)
+                        })
                         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
                 }
                 if arguments.format == Format::Text && !site.common.quiet {

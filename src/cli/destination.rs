@@ -14,6 +14,7 @@ use super::locking::{finish_build, incomplete, io_failure, matching, unbuilt};
 use super::site::{Site, cannot, layout, store_failure};
 use super::ui::{self, Failure, Progress, count, remark, say};
 use crate::config::{self, Config, DeleteImageSet};
+use crate::deliver::charts;
 use crate::deliver::delete::{self, DeleteError, Kept, Wish, Wishes};
 use crate::deliver::emit::{documents, replace, write_set};
 use crate::deliver::export::{ExportError, grow_from};
@@ -242,6 +243,10 @@ pub(super) fn deliver(
         let files = documents(&lock, &built, &rules, &store, &place, &shape)
             .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
         written = write_set(&arguments.output, &files)
+            .and_then(|mut written| {
+                written.extend(charts::write(&arguments.output, &lock, &store)?);
+                Ok(written)
+            })
             .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
     }
     match arguments.format {

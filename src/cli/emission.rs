@@ -9,6 +9,7 @@ use super::destination::{any_store, destination, flags};
 use super::locking::{io_failure, unbuilt};
 use super::site::{Site, cannot, layout};
 use super::ui::{self, Failure, count, remark, say};
+use crate::deliver::charts;
 use crate::deliver::emit::{
     Audience, EmitError, documents, mirror_sets, mirrored, replace, replace_for, write_named_set,
     write_set,
@@ -161,7 +162,10 @@ pub(super) fn emit(site: &Site, arguments: &EmitArguments) -> Result<u8, Failure
             let output = &arguments.output;
             changed.extend(
                 match kind {
-                    EmitKind::Cluster => write_set(output, &files),
+                    EmitKind::Cluster => write_set(output, &files).and_then(|mut written| {
+                        written.extend(charts::write(output, &lock, source)?);
+                        Ok(written)
+                    }),
                     kind => {
                         let listing = format!(".imgbuild-{}", kind.name());
                         write_named_set(output, &listing, &files, audience)

@@ -471,7 +471,9 @@ pub(super) fn matching(
     let rules = site.rules_of(&lock, Some(store))?;
     if paths.config.exists() || named {
         let set = site.config(paths)?;
-        let complaints = stale(site, &lock, &set, paths, &rules)?;
+        let request = site.request(&set, &paths.config, &rules)?;
+        let complaints = compare(&lock, &wanted(&request, &rules, &lock)?);
+        keep_files(store, &lock, &request)?;
         if !complaints.is_empty() {
             let text = format!(
                 "{} does not answer {}:\n  {}",
@@ -489,6 +491,21 @@ pub(super) fn matching(
         ));
     }
     Ok((lock, bytes, rules))
+}
+
+/// Keeps the files at hand that a lock names: what was not fetched from anywhere is only here.
+fn keep_files(store: &Store, lock: &Lock, request: &Request) -> Result<(), Failure> {
+    let named: BTreeSet<Digest> = lock.file_pins().map(|(_, blob)| blob.digest).collect();
+    for (_, bytes) in &request.files {
+        let blob = Blob::of(bytes);
+        if named.contains(&blob.digest)
+            && store.access() != Access::ReadOnly
+            && !Sink::holds(store, &blob).unwrap_or(false)
+        {
+            store.insert(bytes).map_err(|error| store_failure(&error))?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the plan of a lock, and of what was made of it, from the manifests that a place has.

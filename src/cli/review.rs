@@ -51,14 +51,15 @@ use crate::plan::lines::lines;
 use crate::plan::lock::{Lock, Origin as PinOrigin};
 use crate::plan::policy::{self, Policy, Violation};
 use crate::plan::{merge, text, why};
-use crate::reference::{ImageName, LayoutName, Reference};
+use crate::reference::{ImageName, LayoutName, Reference, Repository, Tag};
 use crate::run::built;
 use crate::run::event::{Event, one_line};
 use crate::run::realise::{Depot, Extent};
+use crate::run::resolve::means::tag_list;
 use crate::run::resolve::{self, Answer, Names, Request, ResolveError, Resolver};
 use crate::run::upstream::Live;
-use crate::step::Address;
 use crate::step::rule::Rules;
+use crate::step::{Address, Observe};
 use crate::store::disk::{Access, Store};
 use crate::store::memo::{Memo, Output};
 use crate::store::{Blob, Sink, Source, TransferError, Verified, read};
@@ -1265,6 +1266,10 @@ impl Names for Watched<'_> {
     fn get(&self, address: &Address, limit: u64) -> io::Result<Option<Vec<u8>>> {
         self.seen(self.names.get(address, limit))
     }
+
+    fn tags(&self, repository: &Repository) -> io::Result<Option<Vec<Tag>>> {
+        self.seen(self.names.tags(repository))
+    }
 }
 
 /// `imgbuild lock --check --upstream`: what another `lock --update` would change. Nothing is written.
@@ -1371,6 +1376,9 @@ pub(super) fn drift(
         Err(error) => Err(resolve_failure(&error)),
     }
 }
+
+/// Largest list of tags that is read again.
+const TAGS_LIMIT: u64 = 64 << 20;
 
 /// Names as an evidence log has them: the last answer to a question counts.
 pub(super) struct Replay<'a> {
@@ -1491,6 +1499,34 @@ impl Names for Replay<'_> {
             Some(bytes) if Digest::of(&bytes) == digest => Ok(Some(bytes)),
             _ => Err(io::Error::other(format!(
                 "{address} is no longer {digest}, which is not in the store"
+            ))),
+        }
+    }
+
+    fn tags(&self, repository: &Repository) -> io::Result<Option<Vec<Tag>>> {
+        let question = Observe::Tags(repository.clone()).to_string();
+        let Some(digest) = self.answers.get(&question) else {
+            return Err(io::Error::other(Unheard {
+                path: self.path.clone(),
+            }));
+        };
+        let Some(digest) = *digest else {
+            return Ok(None);
+        };
+        if let Some(size) = self.store.size_of(&digest).map_err(io::Error::from)? {
+            let bytes =
+                read(self.store, &Blob { digest, size }, TAGS_LIMIT).map_err(io::Error::other)?;
+            let tags = String::from_utf8_lossy(&bytes)
+                .lines()
+                .map(str::parse)
+                .collect::<Result<Vec<Tag>, _>>()
+                .map_err(io::Error::other)?;
+            return Ok(Some(tags));
+        }
+        match self.live.tags(repository)? {
+            Some(tags) if Digest::of(tag_list(&tags).as_bytes()) == digest => Ok(Some(tags)),
+            _ => Err(io::Error::other(format!(
+                "{question} are no longer {digest}, which is not in the store"
             ))),
         }
     }

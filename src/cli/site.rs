@@ -349,7 +349,7 @@ impl Site {
     }
 
     /// The folder that paths in the settings are relative to.
-    fn settings_folder(&self) -> &Path {
+    pub(super) fn settings_folder(&self) -> &Path {
         self.common
             .settings
             .as_deref()
@@ -453,6 +453,14 @@ impl Site {
                     .collect();
                 continue;
             }
+            if section.name == "mirror.helm.repositories" {
+                refused.push(set.error(
+                    section.position,
+                    "every chart of a repository, in every version, is more than anybody wants",
+                    Some("list those that you need under charts; `imgbuild list charts URL` shows what there is".to_owned()),
+                ));
+                continue;
+            }
             let serving: Vec<&Rule> = rules.serving(&section.name).collect();
             if serving.is_empty() {
                 let served: Vec<&str> = rules
@@ -467,9 +475,23 @@ impl Site {
                 ));
                 continue;
             }
-            for (rule, row) in serving
+            let is_chart = section.name.starts_with("mirror.helm.");
+            let mut values = Vec::new();
+            for row in &rows {
+                if !is_chart {
+                    values.push((row, row.value()));
+                    continue;
+                }
+                match super::charts::row(self, row, &mut request.files) {
+                    Ok(value) => values.push((row, value)),
+                    Err(problem) => {
+                        refused.push(set.error(row.position, problem.text, problem.hint));
+                    }
+                }
+            }
+            for (rule, (row, value)) in serving
                 .iter()
-                .flat_map(|rule| rows.iter().map(move |row| (rule, row)))
+                .flat_map(|rule| values.iter().map(move |row| (rule, row)))
             {
                 request.asked.push(Asked {
                     rule: rule.name.clone(),
@@ -479,8 +501,13 @@ impl Site {
                         row.position.line,
                         row.position.column
                     ),
-                    row: row.value(),
+                    row: value.clone(),
                 });
+            }
+        }
+        if !self.common.quiet {
+            for note in super::charts::unused(self, &request.asked) {
+                ui::remark(note);
             }
         }
         match config::ConfigErrors::of(refused) {

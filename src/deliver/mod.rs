@@ -3,6 +3,7 @@
 pub mod attest;
 pub mod audit;
 pub mod bill;
+pub mod charts;
 pub mod delete;
 pub mod dossier;
 pub mod emit;
