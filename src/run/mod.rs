@@ -1,6 +1,7 @@
 //! Running a plan: resolving what is unanswered, realising what is not here, and telling how it goes.
 
 pub mod event;
+pub mod extract;
 pub mod member;
 pub mod realise;
 pub mod resolve;
