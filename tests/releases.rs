@@ -14,6 +14,8 @@ use crate::site::registry::Registry;
 use crate::site::release::{ART, COMPONENTS, Made, PAYLOADS, Recipe, World, channels, signature};
 use crate::site::{Disconnected, Site, wire};
 
+mod enclaves;
+
 /// Insists that releases are at a mirror, by tag and by digest, with everything below.
 #[track_caller]
 fn holds(mirror: &Registry, releases: &[&Made]) {

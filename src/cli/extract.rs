@@ -69,6 +69,7 @@ pub(super) fn extract(
         stop,
         services: site.services()?,
         evidence: &nothing,
+        within: None,
     };
     let (exclusions, files) = (Exclusions::default(), BTreeMap::new());
     let means = Means::new(&resolver, &exclusions, &files, &[]);

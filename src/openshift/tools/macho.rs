@@ -276,7 +276,7 @@ mod tests {
     }
 
     fn one(at: u64) -> Vec<Range<u64>> {
-        Vec::from_iter([at..at + 1])
+        std::iter::once(at..at + 1).collect()
     }
 
     #[test]
