@@ -197,6 +197,8 @@ pub(super) enum Command {
     Store(StoreArguments),
     /// Look at releases and channels before choosing
     List(ListArguments),
+    /// Take installers and clients out of a release, pinned to the payload they are taken with
+    Extract(ExtractArguments),
     /// Print the rules in force
     Rules(RulesArguments),
     /// Print the version
@@ -846,6 +848,34 @@ pub(super) struct ListReleases {
     /// Releases of OKD
     #[arg(long)]
     pub(super) okd: bool,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExtractArguments {
+    /// The tools: oc, openshift-install, openshift-install-fips, openshift-baremetal-install, ccoctl; oc.rhel8 and the like
+    #[arg(value_name = "TOOL", required_unless_present_any = ["tools", "file"])]
+    pub(super) commands: Vec<String>,
+    /// The payload, by digest: REGISTRY/REPOSITORY@DIGEST. Installers pull from where it is named
+    #[arg(long, value_name = "PAYLOAD")]
+    pub(super) from: String,
+    /// All tools as archives, with checksums
+    #[arg(long, conflicts_with = "commands")]
+    pub(super) tools: bool,
+    /// Print this file of the payload: image-references, release-metadata and others
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["commands", "tools", "command_os"])]
+    pub(super) file: Option<String>,
+    /// The system: linux, mac, windows, with /ARCHITECTURE or without; * makes archives for all [default: this one]
+    #[arg(long, value_name = "SYSTEM")]
+    pub(super) command_os: Option<String>,
+    /// The folder that files are written to
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub(super) output: PathBuf,
+    /// Ask no registry: take everything from the store
+    #[arg(long)]
+    pub(super) offline: bool,
     /// The form of the answer
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,

@@ -22,7 +22,7 @@ use crate::oci::{Descriptor, Image, MANIFEST_LIMIT, Manifest, PlatformName};
 use crate::plan::lock::{Origin as PinOrigin, Pin, Skip};
 use crate::reference::{ImageName, Repository, Tag};
 use crate::run::event::{Event, advice, one_line};
-use crate::run::member::read_members;
+use crate::run::member::{Member, TakeMember, read_members, stream_member};
 use crate::run::realise::fetch_one;
 use crate::step::{Address, Content, Derive, Fetch, Observe, Origin};
 use crate::store::memo::{Output, recall};
@@ -691,6 +691,37 @@ impl<'a> Means<'a> {
         )))
     }
 
+    /// Opens a layer, which is in the store then.
+    fn layer(
+        &self,
+        origin: &PinOrigin,
+        layer: &Descriptor,
+    ) -> io::Result<Box<dyn Read + Send + '_>> {
+        let blob = Blob::from(layer);
+        self.blob(blob, vec![origin_of(origin)])
+            .map_err(|problem| io::Error::other(problem.text))?;
+        let bytes = Source::open(self.resolver.store, &blob, 0)?
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it is gone"))?;
+        Ok(Box::new(Verified::new(bytes, blob)))
+    }
+
+    /// Hands one file out of an instance to `take`, however long it is; `None` where it has no such file. Of its layers
+    /// only those are fetched that must be.
+    ///
+    /// # Errors
+    /// If a layer does not arrive, `take` fails, or what is there is no file.
+    pub fn stream(
+        &self,
+        origin: &PinOrigin,
+        instance: &Instance,
+        path: &str,
+        take: TakeMember<'_>,
+    ) -> Result<Option<Member>, Problem> {
+        let open = |layer: &Descriptor| self.layer(origin, layer);
+        stream_member(&instance.image.layers, path, &open, take)
+            .map_err(|error| Problem::new(one_line(&error)))
+    }
+
     /// Files out of an instance, in the order asked; `None` where it has no such file. What was read before is not read
     /// again, and of its layers only those are fetched that must be.
     ///
@@ -728,14 +759,7 @@ impl<'a> Means<'a> {
         if open.is_empty() {
             return Ok(out);
         }
-        let layer = |layer: &Descriptor| -> io::Result<Box<dyn Read + Send + '_>> {
-            let blob = Blob::from(layer);
-            self.blob(blob, vec![origin_of(origin)])
-                .map_err(|problem| io::Error::other(problem.text))?;
-            let bytes = Source::open(store, &blob, 0)?
-                .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it is gone"))?;
-            Ok(Box::new(Verified::new(bytes, blob)))
-        };
+        let layer = |layer: &Descriptor| self.layer(origin, layer);
         let wanted: Vec<&str> = open.iter().map(|index| paths[*index]).collect();
         let found = read_members(&instance.image.layers, &wanted, limit, &layer)
             .map_err(|error| Problem::new(one_line(&error)))?;
