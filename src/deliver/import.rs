@@ -27,8 +27,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::export::{ExportError, plan_from};
 use super::head::{self, AdoptedHead, HeadError};
-use super::pass::Pushing;
-use super::push::{Item, PushFailure, Pushed, Registry};
+use super::push::{self, Item, Manner, PushFailure, Pushed, Pushing, Registry};
 use crate::archive::chain::{Chain, Decision, Unrelated, decide};
 use crate::archive::read::Metadata;
 use crate::archive::read::{Blobs, KeptSpan};
@@ -42,6 +41,7 @@ use crate::plan::graph::{Plan, PlanError, Root};
 use crate::plan::lock::{Block, Lock};
 use crate::plan::text::{self, LockError};
 use crate::reference::{ReferenceError, Tag};
+use crate::registry::client::Try;
 use crate::run::each;
 use crate::run::event::{Event, Observer, advice, joined_advice};
 use crate::run::resolve::release::{Unsigned, verify_pinned};
@@ -472,7 +472,7 @@ fn write_head(
             let put = || -> io::Result<()> {
                 let repository = registry.repository(&path)?;
                 repository
-                    .send(&empty, &blob, None, &|_| ())
+                    .send(&empty, &blob, Try::Ask(None), &|_| ())
                     .map_err(io::Error::other)?;
                 repository.put_manifest(&artifact, crate::oci::OCI_MANIFEST, Some(&tag))
             };
@@ -574,6 +574,11 @@ fn import_stream(
             adopted,
         });
     };
+    let begun = format!("begun {}", request.site);
+    let is_first = stored.is_none() && records.read(&begun)?.is_none();
+    if is_first {
+        records.write(&begun, b"")?;
+    }
     let mut proof = Proof {
         request,
         archives,
@@ -583,7 +588,14 @@ fn import_stream(
     let mut last = None;
     // The newest whose closure is complete; those between count as passed over.
     for archive in candidates.iter().rev().copied() {
-        match adopt(request, archive, archives, stored.as_ref(), &mut proof)? {
+        match adopt(
+            request,
+            archive,
+            archives,
+            stored.as_ref(),
+            is_first,
+            &mut proof,
+        )? {
             Outcome::Adopted(mut imported) => {
                 imported.passed_over = archives
                     .iter()
@@ -758,13 +770,13 @@ impl Source for GoingBy<'_> {
 const ENOUGH: usize = 10;
 
 /// Brings what goes by into a registry.
-struct ToRegistry<'a> {
-    pushing: &'a Pushing<'a>,
+struct ToRegistry<'a, 'b> {
+    pushing: &'a Pushing<'b>,
     again: &'a dyn Source,
     halt: &'a AtomicBool,
 }
 
-impl Taker for ToRegistry<'_> {
+impl Taker for ToRegistry<'_, '_> {
     fn wants(&self, blob: &Blob) -> bool {
         self.pushing.wants(blob)
     }
@@ -1049,6 +1061,7 @@ fn adopt(
     archive: &Archive,
     at_hand: &[&Archive],
     stored: Option<&AdoptedHead>,
+    is_first: bool,
     proof: &mut Proof<'_>,
 ) -> Result<Outcome, ImportError> {
     let manifest = archive.manifest();
@@ -1096,26 +1109,27 @@ fn adopt(
                 Event::Image { .. } | Event::Failed { .. } => (request.observer)(event),
                 _ => {}
             };
-            let workers = request.workers;
-            let pushing = Pushing::begin(
-                &items,
-                *registry,
-                &lenders,
-                workers,
-                &observer,
-                request.stop,
-            );
+            let pushing = Pushing::begin(push::Request {
+                items: &items,
+                registry: *registry,
+                lenders: &lenders,
+                is_first,
+                manner: Manner::Together,
+                workers: request.workers,
+                observer: &observer,
+                stop: request.stop,
+            });
             let taker = ToRegistry {
                 pushing: &pushing,
                 again: &blobs,
                 halt: &halt,
             };
-            match proof.make(Some(&taker), &halt) {
-                // It gave up by itself; why is among the failures, and nothing becomes visible.
-                Err(ImportError::Stopped) if pushing.failed() > 0 => {}
-                outcome => {
-                    outcome?;
-                    pushing.rest(&blobs);
+            // A registry that lets nobody in is no reason to read an archive.
+            if !pushing.is_over() {
+                match proof.make(Some(&taker), &halt) {
+                    // It gave up by itself; why is among the failures, and nothing becomes visible.
+                    Err(ImportError::Stopped) if pushing.failed() > 0 => {}
+                    outcome => outcome?,
                 }
             }
             Staged::of(pushing.finish(request.store, &blobs))?
