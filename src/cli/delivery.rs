@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use serde_json::json;
 
 use super::arguments::{ExportArguments, ExportForm, Format, ImportArguments, VerifyArguments};
-use super::locking::{fetch, finish_build, matching, plan_of};
+use super::locking::{Fetched, fetch, finish_build, matching, plan_of, unbuilt};
 use super::site::{Paths, Site, cannot, layout, lock_failure, store_failure};
 use super::trust::{self, public_keys, secret_keys};
 use super::ui::{self, Failure, Progress, count, remark, say};
@@ -29,6 +29,7 @@ use crate::plan::graph::Plan;
 use crate::plan::lock::Lock;
 use crate::plan::text;
 use crate::reference::ReferenceError;
+use crate::run::built::{self, Built};
 use crate::run::event::Event;
 use crate::run::realise::Extent;
 use crate::step::place::Destination;
@@ -113,6 +114,7 @@ fn early_resources(
     site: &Site,
     stream: &Stream,
     lock: &Lock,
+    built: &[Built],
     rules: &Rules,
     store: &Store,
 ) -> Result<Vec<(String, Vec<u8>)>, Failure> {
@@ -140,7 +142,7 @@ fn early_resources(
             .value
             .parse()
             .map_err(|error: ReferenceError| Failure::of(ui::ERROR, &error, error.hint()))?;
-        let documents = documents(lock, rules, store, &destination, &layout)
+        let documents = documents(lock, built, rules, store, &destination, &layout)
             .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
         files.extend(
             documents
@@ -235,6 +237,7 @@ pub(super) fn forecast(
     lock: &Lock,
     lock_bytes: &[u8],
     rules: &Rules,
+    built: &[Built],
     plan: &Plan,
     store: &Store,
     part_size: u64,
@@ -249,13 +252,14 @@ pub(super) fn forecast(
         let receipts = known_receipts(&records, &chain)?;
         ask.confirmed = receipts.iter().map(|receipt| receipt.sequence).collect();
     }
-    let resources = early_resources(site, stream, lock, rules, store)?;
+    let resources = early_resources(site, stream, lock, built, rules, store)?;
     let subject = Subject {
         stream,
         chain: &chain,
         lock,
         lock_bytes,
         rules,
+        built,
         plan,
         resources,
         store,
@@ -328,7 +332,7 @@ pub(super) fn export(
             (lock, bytes, rules, Some(sequence))
         }
     };
-    let (plan, _) = fetch(site, &lock, &store, Extent::All, stop)?;
+    let Fetched { plan, built, .. } = fetch(site, &lock, Some(&rules), &store, Extent::All, stop)?;
     if again.is_none() {
         finish_build(&store, &paths, &lock, &lock_bytes, &rules, &plan)?;
     } else {
@@ -344,7 +348,7 @@ pub(super) fn export(
         None => part_size(site, arguments.part_size.as_deref(), &paths, &stream)?,
     };
     let signers = secret_keys(&arguments.seal)?;
-    let resources = early_resources(site, &stream, &lock, &rules, &store)?;
+    let resources = early_resources(site, &stream, &lock, &built, &rules, &store)?;
     let mut ask = ask(arguments)?;
     let mut receipts = Vec::new();
     if again.is_none() && ask.is_default() {
@@ -357,6 +361,7 @@ pub(super) fn export(
         lock: &lock,
         lock_bytes: &lock_bytes,
         rules: &rules,
+        built: &built,
         plan: &plan,
         resources,
         store: &store,
@@ -542,7 +547,7 @@ fn export_as(
     let paths = site.paths(&arguments.subject);
     let store = site.store(Access::Shared)?;
     let (lock, bytes, rules) = matching(site, &paths, arguments.subject.config.is_some(), &store)?;
-    let (plan, _) = fetch(site, &lock, &store, Extent::All, stop)?;
+    let Fetched { plan, built, .. } = fetch(site, &lock, Some(&rules), &store, Extent::All, stop)?;
     finish_build(&store, &paths, &lock, &bytes, &rules, &plan)?;
     let folder = &arguments.output;
     fs::create_dir_all(folder).map_err(|error| cannot("create", folder, &error))?;
@@ -559,7 +564,7 @@ fn export_as(
                 registry: "registry.invalid".to_owned(),
                 prefix: String::new(),
             };
-            let items = import::items(&lock, &rules, &plan, &nowhere, &shape)
+            let items = import::items(&lock, &built, &rules, &plan, &nowhere, &shape)
                 .map_err(|error| import_failure(&error))?;
             registry_fs::write_registry(folder, &store, &items, stop)
         }
@@ -1114,8 +1119,15 @@ pub(super) fn import(
             Outcome::Adopted(imported) => {
                 let mut changed = Vec::new();
                 if let Some(place) = &destination {
-                    let files = documents(&imported.lock, &imported.rules, &store, place, &shape)
-                        .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+                    let files = documents(
+                        &imported.lock,
+                        &imported.built,
+                        &imported.rules,
+                        &store,
+                        place,
+                        &shape,
+                    )
+                    .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
                     changed = write_set(&arguments.output, &files)
                         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
                 }
@@ -1339,7 +1351,8 @@ pub(super) fn needed(store: &Store) -> Result<std::collections::BTreeSet<Digest>
         let lock = text::parse(&String::from_utf8_lossy(&bytes), &name)
             .map_err(|error| lock_failure(&error))?;
         keep.extend(lock.rules.values());
-        let closure = plan_of(&lock, store, store)?
+        let built = built::remembered(&lock, store).map_err(|error| unbuilt(&error))?;
+        let closure = plan_of(&lock, &built, store, store)?
             .closure()
             .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
         keep.extend(

@@ -10,12 +10,13 @@ use std::sync::atomic::AtomicBool;
 use serde_json::json;
 
 use super::arguments::{DeleteArguments, Format, PushArguments, Subject, VerifyArguments};
-use super::locking::{finish_build, incomplete, io_failure, matching};
+use super::locking::{finish_build, incomplete, io_failure, matching, unbuilt};
 use super::site::{Site, cannot, layout, store_failure};
 use super::ui::{self, Failure, Progress, count, remark, say};
 use crate::config::{self, Config, DeleteImageSet};
 use crate::deliver::delete::{self, DeleteError, Kept, Wish, Wishes};
 use crate::deliver::emit::{documents, replace, write_set};
+use crate::deliver::export::{ExportError, grow_from};
 use crate::deliver::head;
 use crate::deliver::import::{items, lenders};
 use crate::deliver::mirror::Straight;
@@ -28,6 +29,7 @@ use crate::plan::graph::Plan;
 use crate::plan::lock::{Block, Lock, Payload};
 use crate::reference::{ImageName, ReferenceError};
 use crate::registry::client::RegistryError;
+use crate::run::built::{self, Built};
 use crate::run::event::{Event, one_line};
 use crate::run::realise::{Extent, Report, realise};
 use crate::run::resolve::{self, Request, placements, want_value};
@@ -35,6 +37,7 @@ use crate::step::Content;
 use crate::step::place::{self, Destination, Layout, place, refuse_collisions};
 use crate::step::rule::Rules;
 use crate::store::disk::{Access, Store};
+use crate::store::memory::Memory;
 use crate::store::roots::{Kind as RootKind, Root as StoreRoot};
 use crate::store::{Blob, Source, StoreError};
 
@@ -103,7 +106,7 @@ pub(super) fn deliver(
         site.common.events.as_deref(),
     )?;
     let observer = |event| progress.observe(event);
-    let mut roots = resolve::roots(&lock);
+    let mut roots = resolve::roots(&lock, &[]);
     if arguments.all_platforms {
         for root in &mut roots {
             if let Content::Manifest { platforms, .. } = &mut root.fetch.content {
@@ -138,7 +141,7 @@ pub(super) fn deliver(
     if way == Way::Straight {
         // What is no part of an image is needed here: the resources are made of it.
         let mut files = Plan::of(
-            resolve::roots(&lock)
+            resolve::roots(&lock, &[])
                 .into_iter()
                 .filter(|root| root.fetch.content == Content::Opaque)
                 .collect(),
@@ -162,6 +165,35 @@ pub(super) fn deliver(
             return Err(incomplete(&fetched));
         }
     }
+    // What is made of what did not arrive cannot be made either.
+    let built = if report.failures.is_empty() {
+        built::make(
+            &lock,
+            &rules,
+            &built::Means {
+                store: &store,
+                upstream: &live,
+                limits: site.limits(),
+                observer: &observer,
+                stop,
+            },
+        )
+    } else {
+        built::known(&lock, &rules, &store)
+    };
+    let built = built.map_err(|error| {
+        progress.finish();
+        unbuilt(&error)
+    })?;
+    if !built.is_empty() {
+        plan.add(built.iter().map(Built::root).collect())
+            .map_err(ExportError::from)
+            .and_then(|()| grow_from(&mut plan, &store, &store))
+            .map_err(|error| {
+                progress.finish();
+                Failure::of(ui::ERROR, &error, error.hint())
+            })?;
+    }
     if way == Way::Store && report.failures.is_empty() {
         finish_build(&store, &paths, &lock, &lock_bytes, &rules, &plan)?;
     }
@@ -173,7 +205,7 @@ pub(super) fn deliver(
             .insert(rule.text.as_bytes())
             .map_err(|error| store_failure(&error))?;
     }
-    let items = items(&lock, &rules, &plan, &place, &shape)
+    let items = items(&lock, &built, &rules, &plan, &place, &shape)
         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
     let root_name = format!("delivered {}", place.join_registry());
     let known = lent(&store, &root_name, &place, &shape)?;
@@ -208,7 +240,7 @@ pub(super) fn deliver(
                 },
             )
             .map_err(|error| store_failure(&error))?;
-        let files = documents(&lock, &rules, &store, &place, &shape)
+        let files = documents(&lock, &built, &rules, &store, &place, &shape)
             .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
         written = write_set(&arguments.output, &files)
             .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
@@ -259,7 +291,7 @@ fn preflight(
 ) -> Result<(), Failure> {
     let failed =
         |error: crate::step::place::PlaceError| Failure::of(ui::ERROR, &error, error.hint());
-    let placements = placements(lock, rules, layout).map_err(failed)?;
+    let placements = placements(lock, &[], rules, layout).map_err(failed)?;
     refuse_collisions(&placements, &destination.prefix, layout).map_err(failed)?;
     let paths: BTreeSet<String> = placements
         .iter()
@@ -398,7 +430,12 @@ pub(super) fn prove(
     let (lock, lock_bytes) = site.lock(&paths.lock)?;
     let store = any_store(site)?;
     let rules = site.rules_of(&lock, store.as_ref())?;
-    let claims = claims(&lock, &rules, &place, &shape)
+    let built = match &store {
+        Some(store) => built::all_known(&lock, &rules, store),
+        None => built::all_known(&lock, &rules, &Memory::default()),
+    }
+    .map_err(|error| unbuilt(&error))?;
+    let claims = claims(&lock, &built, &rules, &place, &shape)
         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
     let target = RegistryTarget::new(site.client()?, place.registry.clone());
     let progress = Progress::new(site.common.quiet, false, site.common.events.as_deref())?;
@@ -645,17 +682,22 @@ fn keeps(
     shape: &Layout,
 ) -> Result<Vec<Kept>, Failure> {
     let rules = site.rules_of(lock, store)?;
-    kept_of(lock, &rules, file, place, shape)
+    let built = match store {
+        Some(store) => built::known(lock, &rules, store).map_err(|error| unbuilt(&error))?,
+        None => Vec::new(),
+    };
+    kept_of(lock, &built, &rules, file, place, shape)
 }
 
 fn kept_of(
     lock: &Lock,
+    built: &[Built],
     rules: &Rules,
     file: &str,
     place: &Destination,
     shape: &Layout,
 ) -> Result<Vec<Kept>, Failure> {
-    let claims = claims(lock, rules, place, shape)
+    let claims = claims(lock, built, rules, place, shape)
         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
     Ok(claims
         .into_iter()
@@ -744,7 +786,7 @@ fn wished(
     let (gone, rest) = divide(&lock, &set)?;
     let failed =
         |error: crate::step::place::PlaceError| Failure::of(ui::ERROR, &error, error.hint());
-    for placement in placements(&gone, &rules, shape).map_err(failed)? {
+    for placement in placements(&gone, &[], &rules, shape).map_err(failed)? {
         wishes.push(Wish {
             path: shape.limit(&place.join(&placement.path)),
             tag: placement.tag.clone(),
@@ -754,7 +796,7 @@ fn wished(
     }
     wishes.sort();
     wishes.dedup_by(|a, b| (&a.path, &a.tag) == (&b.path, &b.tag));
-    let kept = kept_of(&rest, &rules, &file, place, shape)?;
+    let kept = kept_of(&rest, &[], &rules, &file, place, shape)?;
     Ok((wishes, kept))
 }
 
@@ -796,7 +838,7 @@ fn images(
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let Some(rule) = rules.serving("mirror.additionalImages") else {
+    let Some(rule) = rules.serving("mirror.additionalImages").next() else {
         return Err(Failure::new(
             ui::ERROR,
             "no rule in force serves mirror.additionalImages",

@@ -24,6 +24,7 @@ use crate::plan::page::{self, Since};
 use crate::plan::policy::Policy;
 use crate::plan::selector::Selector;
 use crate::plan::{diff, text};
+use crate::run::built::{self, BuildError, Built};
 use crate::run::event::{Event, advice, joined_advice, one_line};
 use crate::run::realise::{Extent, Report, realise};
 use crate::run::resolve::{self, Names, Request, ResolveError, Resolver};
@@ -387,7 +388,7 @@ fn check(
     }
     let rules = site.rules_of(&lock, store.as_ref())?;
     complaints.extend(stale(site, &lock, set, paths, &rules)?);
-    match resolve::placements(&lock, &rules, &Layout::default()) {
+    match resolve::placements(&lock, &[], &rules, &Layout::default()) {
         Ok(placements) => {
             if let Err(error) =
                 crate::step::place::refuse_collisions(&placements, "", &Layout::default())
@@ -468,20 +469,38 @@ pub(super) fn matching(
     Ok((lock, bytes, rules))
 }
 
-/// Makes the plan of a lock from the manifests that a place has.
-pub(super) fn plan_of(lock: &Lock, source: &dyn Source, sink: &dyn Sink) -> Result<Plan, Failure> {
-    export::plan_from(lock, source, sink).map_err(|error| Failure::of(ui::ERROR, &error, None))
+/// Makes the plan of a lock, and of what was made of it, from the manifests that a place has.
+pub(super) fn plan_of(
+    lock: &Lock,
+    built: &[Built],
+    source: &dyn Source,
+    sink: &dyn Sink,
+) -> Result<Plan, Failure> {
+    export::plan_from(lock, built, source, sink)
+        .map_err(|error| Failure::of(ui::ERROR, &error, None))
 }
 
-/// Fetches what a lock needs into the store.
+/// What came of fetching and building.
+pub(super) struct Fetched {
+    /// Everything that the lock comes to.
+    pub plan: Plan,
+    /// What was made here.
+    pub built: Vec<Built>,
+    /// How the fetching went.
+    pub report: Report,
+}
+
+/// Fetches what a lock needs into the store; where that is all of it, and its rules are given, makes what is to be made
+/// of it as well. Otherwise what was made before is known again.
 pub(super) fn fetch(
     site: &Site,
     lock: &Lock,
+    rules: Option<&Rules>,
     store: &Store,
     extent: Extent,
     stop: &AtomicBool,
-) -> Result<(Plan, Report), Failure> {
-    let mut plan = Plan::of(resolve::roots(lock))
+) -> Result<Fetched, Failure> {
+    let mut plan = Plan::of(resolve::roots(lock, &[]))
         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
     let live = site.upstream()?;
     let progress = Progress::new(
@@ -500,12 +519,47 @@ pub(super) fn fetch(
         &observer,
         stop,
     );
-    progress.finish();
-    let report = report.map_err(|error| io_failure("the store cannot be used", &error))?;
+    let report = report.map_err(|error| {
+        progress.finish();
+        io_failure("the store cannot be used", &error)
+    })?;
     if report.stopped || !report.failures.is_empty() {
+        progress.finish();
         return Err(incomplete(&report));
     }
-    Ok((plan, report))
+    let built = match (extent, rules) {
+        (Extent::All, Some(rules)) => built::make(
+            lock,
+            rules,
+            &built::Means {
+                store,
+                upstream: &live,
+                limits: site.limits(),
+                observer: &observer,
+                stop,
+            },
+        ),
+        _ => built::remembered(lock, store),
+    };
+    progress.finish();
+    let built = built.map_err(|error| unbuilt(&error))?;
+    if !built.is_empty() {
+        plan = plan_of(lock, &built, store, store)?;
+    }
+    Ok(Fetched {
+        plan,
+        built,
+        report,
+    })
+}
+
+/// What could not be made here.
+pub(super) fn unbuilt(error: &BuildError) -> Failure {
+    let code = match error {
+        BuildError::Stopped | BuildError::Input { .. } => ui::INCOMPLETE,
+        _ => ui::ERROR,
+    };
+    Failure::of(code, error, error.hint())
 }
 
 /// An error of a place, with the advice of the store where it has one.
@@ -528,7 +582,11 @@ pub(super) fn build(
     let paths = site.paths(&arguments.subject);
     let store = site.store(Access::Shared)?;
     let (lock, bytes, rules) = matching(site, &paths, arguments.subject.config.is_some(), &store)?;
-    let (plan, report) = fetch(site, &lock, &store, Extent::All, stop)?;
+    let Fetched {
+        plan,
+        built,
+        report,
+    } = fetch(site, &lock, Some(&rules), &store, Extent::All, stop)?;
     finish_build(&store, &paths, &lock, &bytes, &rules, &plan)?;
     if !site.common.quiet {
         say(format!(
@@ -541,6 +599,12 @@ pub(super) fn build(
             report.fetched,
             ui::bytes(report.bytes)
         ));
+        for image in &built {
+            say(format!(
+                "  built {} for {}",
+                image.blob.digest, image.reference
+            ));
+        }
     }
     Ok(ui::DONE)
 }
@@ -585,12 +649,14 @@ pub(super) fn plan(
         Access::Shared
     })?;
     let (lock, bytes, rules) = matching(site, &paths, arguments.subject.config.is_some(), &store)?;
-    let plan = if arguments.offline {
-        plan_of(&lock, &store, &store)?
+    let (plan, built) = if arguments.offline {
+        let built = built::known(&lock, &rules, &store).map_err(|error| unbuilt(&error))?;
+        (plan_of(&lock, &built, &store, &store)?, built)
     } else {
-        fetch(site, &lock, &store, Extent::Manifests, stop)?.0
+        let fetched = fetch(site, &lock, Some(&rules), &store, Extent::Manifests, stop)?;
+        (fetched.plan, fetched.built)
     };
-    super::emission::dry_run(arguments, &lock, &rules, &plan, &store)?;
+    super::emission::dry_run(arguments, &lock, &built, &rules, &plan, &store)?;
     let closure = plan
         .closure()
         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
@@ -624,7 +690,7 @@ pub(super) fn plan(
     let part_size = super::delivery::part_size(site, arguments.media.as_deref(), &paths, &stream)?;
     let ask = Ask::default();
     let next = super::delivery::forecast(
-        site, &paths, &stream, &lock, &bytes, &rules, &plan, &store, part_size, &ask,
+        site, &paths, &stream, &lock, &bytes, &rules, &built, &plan, &store, part_size, &ask,
     )?;
     let mut images = Vec::new();
     for root in plan.roots() {

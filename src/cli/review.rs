@@ -51,6 +51,7 @@ use crate::plan::lock::{Lock, Origin as PinOrigin};
 use crate::plan::policy::{self, Policy, Violation};
 use crate::plan::{merge, text, why};
 use crate::reference::{ImageName, LayoutName, Reference};
+use crate::run::built;
 use crate::run::event::{Event, one_line};
 use crate::run::realise::{Depot, Extent};
 use crate::run::resolve::{self, Answer, Names, Request, ResolveError, Resolver};
@@ -300,7 +301,12 @@ impl Source for Places<'_> {
 fn plan_at(lock: &Lock, places: &Places<'_>) -> Result<(Plan, usize), Failure> {
     let failed =
         |error: crate::plan::graph::PlanError| Failure::of(ui::ERROR, &error, error.hint());
-    let mut plan = Plan::of(resolve::roots(lock)).map_err(failed)?;
+    let built = match places.store {
+        Some(store) => built::remembered(lock, store)
+            .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?,
+        None => Vec::new(),
+    };
+    let mut plan = Plan::of(resolve::roots(lock, &built)).map_err(failed)?;
     let mut absent = BTreeSet::new();
     loop {
         let unread: Vec<Blob> = plan
@@ -1028,7 +1034,7 @@ pub(super) fn enforce_growth(
     };
     let closure = |lock: &Lock| -> Result<BTreeSet<Blob>, Failure> {
         let plan = if online {
-            fetch(site, lock, store, Extent::Manifests, stop)?.0
+            fetch(site, lock, None, store, Extent::Manifests, stop)?.plan
         } else {
             let places = Places {
                 store: Some(store),
@@ -1108,7 +1114,7 @@ pub(super) fn since(
             )
             .hint("run it without --offline, which fetches them"));
         }
-        plan = fetch(site, &found.lock, store, Extent::Manifests, stop)?.0;
+        plan = fetch(site, &found.lock, None, store, Extent::Manifests, stop)?.plan;
     }
     let closure = plan
         .closure()

@@ -27,7 +27,7 @@ use crate::run::resolve::release::Services;
 use crate::run::resolve::{Asked, Request, rules_of};
 use crate::run::upstream::{Live, Places};
 use crate::step::place::Layout;
-use crate::step::rule::{EMBEDDED, Rules};
+use crate::step::rule::{EMBEDDED, Rule, Rules};
 use crate::store::disk::{Access, Store};
 use crate::store::{Blob, StoreError};
 
@@ -400,7 +400,8 @@ impl Site {
                     .collect();
                 continue;
             }
-            let Some(rule) = rules.serving(&section.name) else {
+            let serving: Vec<&Rule> = rules.serving(&section.name).collect();
+            if serving.is_empty() {
                 let served: Vec<&str> = rules
                     .iter()
                     .flat_map(|rule| rule.reads.iter().map(String::as_str))
@@ -412,8 +413,11 @@ impl Site {
                     Some(hint),
                 ));
                 continue;
-            };
-            for row in rows {
+            }
+            for (rule, row) in serving
+                .iter()
+                .flat_map(|rule| rows.iter().map(move |row| (rule, row)))
+            {
                 request.asked.push(Asked {
                     rule: rule.name.clone(),
                     at: format!(

@@ -17,6 +17,7 @@ use crate::openshift::signature::SIGNATURE_LIMIT;
 use crate::openshift::signature::store::{MapError, aggregate};
 use crate::plan::lock::Lock;
 use crate::reference::{ImageName, ReferenceError};
+use crate::run::built::Built;
 use crate::run::resolve::placements;
 use crate::step::hole::HoleError;
 use crate::step::place::{Destination, Layout, PlaceError, refuse_collisions};
@@ -114,11 +115,12 @@ pub const TABLES: [&str; 3] = ["digest-mirrors", "tag-mirrors", "signatures"];
 /// If an image has no place, or two collide.
 pub fn mirrored(
     lock: &Lock,
+    built: &[Built],
     rules: &Rules,
     destination: &Destination,
     layout: &Layout,
 ) -> Result<Vec<Mirrored>, EmitError> {
-    let placements = placements(lock, rules, layout)?;
+    let placements = placements(lock, built, rules, layout)?;
     refuse_collisions(&placements, &destination.prefix, layout)?;
     let mut images = Vec::new();
     for placement in &placements {
@@ -161,12 +163,13 @@ pub fn mirror_sets(images: &[Mirrored], layout: &Layout, never_source: bool) -> 
 /// If an image has no place there, two collide, a signature is not at hand, or a rule is at fault.
 pub fn documents(
     lock: &Lock,
+    built: &[Built],
     rules: &Rules,
     source: &dyn Source,
     destination: &Destination,
     layout: &Layout,
 ) -> Result<BTreeMap<String, String>, EmitError> {
-    let images = mirrored(lock, rules, destination, layout)?;
+    let images = mirrored(lock, built, rules, destination, layout)?;
     let by_repository = layout.max_nested_paths > 0;
     let mut files: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     let shape = Value::map([("name", layout.name.as_str().into())]);
@@ -415,7 +418,15 @@ mod tests {
         let rules = Rules::embedded().unwrap();
         let destination: Destination = "docker://mirror.example.test:5000/ocp".parse().unwrap();
         let store = crate::store::memory::Memory::default();
-        let files = documents(&lock(), &rules, &store, &destination, &Layout::default()).unwrap();
+        let files = documents(
+            &lock(),
+            &[],
+            &rules,
+            &store,
+            &destination,
+            &Layout::default(),
+        )
+        .unwrap();
         assert_eq!(
             files.keys().collect::<Vec<_>>(),
             ["idms-oc-mirror.yaml", "itms-oc-mirror.yaml"],

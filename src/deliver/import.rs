@@ -42,6 +42,7 @@ use crate::plan::lock::{Block, Lock};
 use crate::plan::text::{self, LockError};
 use crate::reference::{ReferenceError, Tag};
 use crate::registry::client::Try;
+use crate::run::built::{self, BuildError, Built};
 use crate::run::each;
 use crate::run::event::{Event, Observer, advice, joined_advice};
 use crate::run::resolve::release::{Unsigned, verify_pinned};
@@ -110,6 +111,8 @@ pub struct Imported {
     pub lock_digest: Digest,
     /// The lock, to emit resources from.
     pub lock: Lock,
+    /// What was made of it.
+    pub built: Vec<Built>,
     /// The rules it names.
     pub rules: Rules,
     /// Whether it had been adopted before.
@@ -153,6 +156,9 @@ pub enum ImportError {
     /// A file has the name of a part but is none.
     #[error("a file cannot be taken into an archive")]
     Broken(#[source] Box<ArchiveError>),
+    /// What was built does not answer the lock.
+    #[error("what was built does not answer the lock")]
+    Built(#[from] BuildError),
     /// The archive does not prove itself.
     #[error("{stream} seq {sequence} is damaged")]
     Unproven {
@@ -877,6 +883,7 @@ impl Taker for ToStore<'_> {
 struct Prepared {
     lock: Lock,
     rules: Rules,
+    built: Vec<Built>,
     plan: Plan,
     closure: BTreeSet<Blob>,
     images: Vec<Descriptor>,
@@ -904,7 +911,20 @@ fn prepare(
     if !archive.missing().is_empty() {
         keep_metadata(request.store, &metadata)?;
     }
-    let Some(plan) = stage_manifests(request.store, &lock, blobs)? else {
+    let said: Vec<(String, Blob)> = archive
+        .manifest()
+        .built
+        .iter()
+        .map(|built| {
+            let blob = Blob {
+                digest: built.digest,
+                size: built.size,
+            };
+            (built.reference.clone(), blob)
+        })
+        .collect();
+    let built = built::expect(&lock, &rules, &said)?;
+    let Some(plan) = stage_manifests(request.store, &lock, &built, blobs)? else {
         return Ok(None);
     };
     let mut closure: BTreeSet<Blob> = plan.closure()?.sorted().into_iter().collect();
@@ -915,11 +935,13 @@ fn prepare(
             found: closure.len(),
         });
     }
+    built::learn(&lock, &rules, &built, &plan, request.store)?;
     let images = index::parse(&metadata.index)
         .map_err(|text| ImportError::Io(io::Error::new(io::ErrorKind::InvalidData, text)))?;
     Ok(Some(Prepared {
         lock,
         rules,
+        built,
         plan,
         closure,
         images,
@@ -1097,9 +1119,13 @@ fn adopt(
             destination,
         } => {
             let Prepared {
-                lock, rules, plan, ..
+                lock,
+                rules,
+                built,
+                plan,
+                ..
             } = &prepared;
-            let items = items(lock, rules, plan, destination, &request.layout)?;
+            let items = items(lock, built, rules, plan, destination, &request.layout)?;
             let lenders = match stored {
                 Some(stored) => lenders(request.store, stored.lock, destination, &request.layout)?,
                 None => BTreeMap::new(),
@@ -1149,6 +1175,7 @@ fn adopt(
         archive_id: archive.archive_id(),
         lock_digest: manifest.lock.digest,
         lock: prepared.lock,
+        built: prepared.built,
         rules: prepared.rules,
         already: stored.is_some_and(|stored| stored.archive_id == archive.archive_id()),
         passed_over: Vec::new(),
@@ -1185,9 +1212,10 @@ fn read_lock(metadata: &Metadata) -> Result<(Lock, Rules), ImportError> {
 fn stage_manifests(
     store: &Store,
     lock: &Lock,
+    built: &[Built],
     blobs: &dyn Source,
 ) -> Result<Option<Plan>, ImportError> {
-    let mut plan = Plan::of(roots(lock))?;
+    let mut plan = Plan::of(roots(lock, built))?;
     loop {
         let unread = plan.unread();
         if unread.is_empty() {
@@ -1230,7 +1258,7 @@ fn vouch(
 /// Brings what is no part of an image into the store; answers what is nowhere.
 fn stage_files(store: &Store, lock: &Lock, blobs: &dyn Source) -> Result<Vec<Blob>, ImportError> {
     let mut missing = Vec::new();
-    for root in roots(lock) {
+    for root in roots(lock, &[]) {
         if root.fetch.content != Content::Opaque {
             continue;
         }
@@ -1354,12 +1382,13 @@ fn publish(store: &Store, images: Vec<Descriptor>) -> Result<(), ImportError> {
 /// If one has no place, or two collide there.
 pub fn items(
     lock: &Lock,
+    built: &[Built],
     rules: &Rules,
     plan: &Plan,
     destination: &Destination,
     layout: &Layout,
 ) -> Result<Vec<Item>, ImportError> {
-    let placements = placements(lock, rules, layout)?;
+    let placements = placements(lock, built, rules, layout)?;
     refuse_collisions(&placements, &destination.prefix, layout)?;
     let needs = needs(lock);
     // The plan may take more of an image than the lock says.
@@ -1471,8 +1500,9 @@ pub fn lenders(
         return Ok(lenders);
     };
     let rules = Rules::with(texts)?;
-    let plan = plan_from(&lock, store, store)?;
-    for item in items(&lock, &rules, &plan, destination, layout)? {
+    let built = built::known(&lock, &rules, store)?;
+    let plan = plan_from(&lock, &built, store, store)?;
+    for item in items(&lock, &built, &rules, &plan, destination, layout)? {
         for (_, manifest) in &item.manifests {
             if let crate::oci::Manifest::Image(image) = manifest {
                 for blob in image.blobs() {

@@ -24,6 +24,7 @@ use std::sync::atomic::AtomicBool;
 
 use regex::Regex;
 
+use super::built::Built;
 use super::event::{Observer, joined_advice};
 use super::realise::{Depot, Extent, Limits, Report, Upstream, realise};
 use crate::canon::Value;
@@ -602,6 +603,9 @@ fn expect_one(
             },
             arch: fill(block.arch.as_ref())?.unwrap_or_default(),
         },
+        BlockKind::File => BlockKey::File {
+            reference: reference.unwrap_or_default(),
+        },
         BlockKind::Image => {
             let question = rule
                 .steps
@@ -678,9 +682,9 @@ fn answer(expected: &Expected, rules: &Rules, means: &Means<'_>) -> Result<Found
     }
 }
 
-/// Whether answering a block asks a mutable name; what is at hand can be had offline.
-const fn asks(key: &BlockKey) -> bool {
-    !matches!(key, BlockKey::File { .. })
+/// Whether answering a block asks a mutable name; a file that is at hand can be had offline.
+fn asks(expected: &Expected) -> bool {
+    !matches!(expected.key, BlockKey::File { .. }) || expected.want.get("sha256").is_none()
 }
 
 /// What a block asks, for people.
@@ -829,7 +833,7 @@ pub fn lock(
     record_rules(request, resolver.rules, &mut lock);
     lock.sort();
     let placements =
-        placements(&lock, resolver.rules, &Layout::default()).map_err(ResolveError::Place)?;
+        placements(&lock, &[], resolver.rules, &Layout::default()).map_err(ResolveError::Place)?;
     refuse_collisions(&placements, "", &Layout::default()).map_err(ResolveError::Place)?;
     Ok(Locked {
         lock,
@@ -879,7 +883,7 @@ fn refuse_offline(
     let questions: Vec<String> = open
         .iter()
         .map(|index| &wanted[*index])
-        .filter(|expected| asks(&expected.key))
+        .filter(|expected| asks(expected))
         .map(|expected| {
             let why = match previous
                 .and_then(|lock| lock.find(&expected.key))
@@ -905,7 +909,7 @@ fn complete(
     wanted: &[Expected],
     resolver: &Resolver<'_>,
 ) -> Result<(), ResolveError> {
-    let roots: Vec<Root> = roots(answered)
+    let roots: Vec<Root> = roots(answered, &[])
         .into_iter()
         .filter(|root| matches!(root.fetch.content, Content::Manifest { .. }))
         .collect();
@@ -991,9 +995,9 @@ fn signature_roots(owner: &str, pin: &Pin) -> Vec<Root> {
         .collect()
 }
 
-/// Everything that a lock pins, as the roots of a plan, in lock order.
+/// Everything that a lock pins, and what was made of it, as the roots of a plan, in lock order.
 #[must_use]
-pub fn roots(lock: &Lock) -> Vec<Root> {
+pub fn roots(lock: &Lock, built: &[Built]) -> Vec<Root> {
     let mut roots = Vec::new();
     for (key, pins) in lock.owners() {
         let owner = key.to_string();
@@ -1018,24 +1022,32 @@ pub fn roots(lock: &Lock) -> Vec<Root> {
             },
         });
     }
+    roots.extend(built.iter().map(Built::root));
     roots
 }
 
 /// The rule that a block was made by.
-fn rule_of<'a>(key: &BlockKey, rules: &'a Rules) -> Option<&'a Rule> {
-    rules.recording(match key {
+pub(super) fn rule_of<'a>(block: &LockBlock<'_>, rules: &'a Rules) -> Option<&'a Rule> {
+    // A rule that no line of the config names says so in what it wants.
+    if let Some(name) = block.want().and_then(|want| want.text("rule")) {
+        return rules.get(name);
+    }
+    rules.recording(match block.key() {
         BlockKey::Image { .. } => BlockKind::Image,
         BlockKey::Release { .. } => BlockKind::Release,
+        BlockKey::File { .. } => BlockKind::File,
         _ => return None,
     })
 }
 
-/// Where every image of a lock goes, in lock order; what would be put at one place twice is listed once.
+/// Where every image of a lock goes, in lock order; what would be put at one place twice is listed once. Where an image
+/// was made of a block's own, that one is placed in its stead.
 ///
 /// # Errors
 /// If one has no place.
 pub fn placements(
     lock: &Lock,
+    built: &[Built],
     rules: &Rules,
     layout: &Layout,
 ) -> Result<Vec<Placement>, PlaceError> {
@@ -1052,12 +1064,15 @@ pub fn placements(
             image: key.to_string(),
             layout: layout.name.clone(),
         };
-        let rule = rule_of(&key, rules).ok_or_else(none)?;
+        let rule = rule_of(&block, rules).ok_or_else(none)?;
         let (names, want) = (
             block_value(&key),
             block.want().map_or_else(|| Value::map([]), want_value),
         );
+        let made = built.iter().find(|built| built.owner == key);
         for (role, pin) in pins {
+            // Of several pins, the one that is its block is what was built upon.
+            let made = made.filter(|_| matches!(role, Role::Image | Role::Catalog | Role::Chart));
             let origin = match &key {
                 BlockKey::Image { reference, .. } => reference.parse().map_err(|_| none())?,
                 _ => name_of(pin).ok_or_else(none)?,
@@ -1078,8 +1093,11 @@ pub fn placements(
                     block: names.clone(),
                     want: want.clone(),
                     source: pin.repository(),
-                    blob: pin.blob(),
-                    platforms: &pin.platforms,
+                    blob: made.map_or_else(|| pin.blob(), |made| made.blob),
+                    platforms: match made {
+                        Some(_) => &[],
+                        None => &pin.platforms,
+                    },
                 },
             )?;
             let same = (

@@ -42,6 +42,8 @@ pub enum Kind {
     FetchFile,
     /// Reads a file out of the layers of an image.
     ReadMember,
+    /// Makes an image of files and a base.
+    PackImage,
     /// Writes the cluster resources of a lock.
     EmitManifest,
 }
@@ -59,7 +61,7 @@ pub enum Class {
 
 impl Kind {
     /// Every kind, in the order of the design.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ResolveRelease,
         Self::ResolveTag,
         Self::ResolveFile,
@@ -68,6 +70,7 @@ impl Kind {
         Self::FetchBlob,
         Self::FetchFile,
         Self::ReadMember,
+        Self::PackImage,
         Self::EmitManifest,
     ];
 
@@ -83,6 +86,7 @@ impl Kind {
             Self::FetchBlob => "fetch-blob",
             Self::FetchFile => "fetch-file",
             Self::ReadMember => "read-member",
+            Self::PackImage => "pack-image",
             Self::EmitManifest => "emit-manifest",
         }
     }
@@ -95,7 +99,7 @@ impl Kind {
                 Class::Observe
             }
             Self::FetchManifest | Self::FetchBlob | Self::FetchFile => Class::Fetch,
-            Self::ReadMember | Self::EmitManifest => Class::Derive,
+            Self::ReadMember | Self::PackImage | Self::EmitManifest => Class::Derive,
         }
     }
 
@@ -111,6 +115,7 @@ impl Kind {
             | Self::FetchBlob
             | Self::FetchFile
             | Self::ReadMember
+            | Self::PackImage
             | Self::EmitManifest => 1,
         }
     }
@@ -325,6 +330,7 @@ mod tests {
                 "fetch-blob 0d319767b305f828",
                 "fetch-file 845d005bf1a2c1b5",
                 "read-member a638a6748d1803c6",
+                "pack-image b2c00abe267401ec",
                 "emit-manifest 3521c18b6a6e3b85"
             ],
             "a key that moves loses every memo: raise the kind's revision only when its output changes"
