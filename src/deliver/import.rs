@@ -251,6 +251,8 @@ pub enum ImportError {
     Push {
         /// What, and why.
         failures: Vec<PushFailure>,
+        /// Whether blobs are staged there, by this run or an earlier one.
+        is_staged: bool,
     },
     /// The store failed.
     #[error("the store cannot be used")]
@@ -321,6 +323,27 @@ impl ImportError {
     }
 }
 
+impl ImportError {
+    /// Whether something is staged, and running the same import again may complete it. What was refused stays refused
+    /// until somebody changes it, so that is an error.
+    #[must_use]
+    pub fn is_incomplete(&self) -> bool {
+        match self {
+            Self::Stopped => true,
+            Self::Push {
+                failures,
+                is_staged,
+            } => {
+                *is_staged
+                    && failures
+                        .iter()
+                        .all(|failure| !push::is_refusal(&failure.source))
+            }
+            _ => false,
+        }
+    }
+}
+
 impl Hint for ImportError {
     fn hint(&self) -> Option<String> {
         match self {
@@ -338,7 +361,7 @@ impl Hint for ImportError {
                 [advice(source), None],
                 "mend the cause and run the same import again: it sends only what is missing",
             )),
-            Self::Push { failures } => Some(joined_advice(
+            Self::Push { failures, .. } => Some(joined_advice(
                 failures.iter().map(|failure| advice(&failure.source)).chain([None]),
                 "mend the cause and run the same import again: it sends only what is missing",
             )),
@@ -1290,6 +1313,7 @@ impl Staged {
         if !pushed.failures.is_empty() {
             return Err(ImportError::Push {
                 failures: pushed.failures,
+                is_staged: pushed.sent + pushed.mounted + pushed.present > 0,
             });
         }
         Ok(Self {
@@ -1587,4 +1611,38 @@ pub fn what_to_bring(
         let _ = write!(text, "\n  or one archive made with:  {command}");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_import_is_incomplete_only_if_something_is_staged_and_nothing_was_refused() {
+        let failure = |kind: io::ErrorKind| PushFailure {
+            what: "sha256:1".to_owned(),
+            repository: "a/b".to_owned(),
+            source: kind.into(),
+        };
+        let broken = io::ErrorKind::ConnectionReset;
+        let denied = io::ErrorKind::PermissionDenied;
+        for (is_staged, kinds, expected) in [
+            (true, vec![broken], true),
+            (true, vec![broken, denied], false),
+            (false, vec![broken], false),
+            (false, vec![denied], false),
+        ] {
+            let error = ImportError::Push {
+                failures: kinds.iter().copied().map(failure).collect(),
+                is_staged,
+            };
+            assert_eq!(
+                error.is_incomplete(),
+                expected,
+                "staged: {is_staged}, then {kinds:?}"
+            );
+        }
+        assert!(ImportError::Stopped.is_incomplete(), "it can go on");
+        assert!(!ImportError::Empty.is_incomplete(), "nothing is there");
+    }
 }

@@ -29,7 +29,7 @@ pub use self::steps::Pushing;
 use crate::digest::Digest;
 use crate::oci::Manifest;
 use crate::reference::Tag;
-use crate::registry::client::Try;
+use crate::registry::client::{RegistryError, Try};
 use crate::run::event::Observer;
 use crate::store::{Blob, Source, TransferError};
 
@@ -122,6 +122,24 @@ impl TagsOnly {
             .get_ref()
             .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Self>)
     }
+}
+
+/// Whether a registry refused, rather than failed: asked again, it says the same.
+#[must_use]
+pub fn is_refusal(error: &io::Error) -> bool {
+    let is_final = |error: &RegistryError| {
+        matches!(
+            error,
+            RegistryError::Unauthorized { .. }
+                | RegistryError::Forbidden { .. }
+                | RegistryError::Tls { .. }
+                | RegistryError::Blocked { .. }
+                | RegistryError::Settings(_)
+        )
+    };
+    error.kind() == io::ErrorKind::PermissionDenied
+        || Sparse::is_in(error)
+        || RegistryError::in_error(error).is_some_and(is_final)
 }
 
 /// One image to put.
