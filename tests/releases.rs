@@ -23,6 +23,8 @@ use crate::site::content::{Content, noise};
 use crate::site::registry::Registry;
 use crate::site::{Connected, Disconnected, Run, Site, wire};
 
+mod enclaves;
+
 /// Components of each release.
 const COMPONENTS: u64 = 40;
 

@@ -75,9 +75,19 @@ pub(super) struct Subject {
     /// The ImageSetConfiguration [default: imageset.yaml]
     #[arg(short, long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
+    /// A list of images instead of a config: lines of SOURCE=DESTINATION, or a file of `skopeo sync`
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub(super) mapping_file: Option<PathBuf>,
     /// The lock [default: lockfiles/<config stem>.lock.toml]
     #[arg(long, value_name = "FILE")]
     pub(super) lock: Option<PathBuf>,
+}
+
+impl Subject {
+    /// Whether a config was named, so that it must be there.
+    pub(super) const fn is_named(&self) -> bool {
+        self.config.is_some() || self.mapping_file.is_some()
+    }
 }
 
 /// Where images go, and how they are laid out there.
@@ -98,6 +108,21 @@ pub(super) enum Format {
     Text,
     /// For programs.
     Json,
+}
+
+/// The forms of an audit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum AuditFormat {
+    /// For people, and what auditors compare the SHA-256 of.
+    Text,
+    /// For programs.
+    Json,
+    /// A bill of materials: CycloneDX 1.6.
+    Cyclonedx,
+    /// A bill of materials: SPDX 2.3.
+    Spdx,
+    /// Provenance: an in-toto statement with SLSA v1.
+    Slsa,
 }
 
 /// The forms of a difference.
@@ -216,8 +241,15 @@ pub(super) struct LockArguments {
     /// Take the answers to all names from this evidence log, and make every pin again
     #[arg(long, value_name = "FILE", conflicts_with_all = ["update", "offline", "check"])]
     pub(super) replay: Option<PathBuf>,
+    /// Let only this lock answer names: a file, git:REV:PATH, REV:PATH, an archive or STREAM#SEQ
+    ///
+    /// Bytes come by digest from the store, or from where registries.conf leads. The update graph is made from the
+    /// payloads that the lock pins, or asked at $UPDATE_URL_OVERRIDE, of which only those count. With --check: say
+    /// whether that lock still has everything.
+    #[arg(long, value_name = "LOCK", conflicts_with_all = ["replay", "upstream"])]
+    pub(super) within: Option<String>,
     /// Ask nobody: drop blocks and reuse pins only
-    #[arg(long, conflicts_with = "update")]
+    #[arg(long, conflicts_with_all = ["update", "within"])]
     pub(super) offline: bool,
     /// Leave this image out from now on
     #[arg(long, value_name = "IMAGE", requires = "reason")]
@@ -261,7 +293,7 @@ pub(super) struct PlanArguments {
     /// Say how many media of this size the next archive takes
     #[arg(long, value_name = "SIZE")]
     pub(super) media: Option<String>,
-    /// The line of archives [default: the config stem]
+    /// The line of archives [default: the one whose config it is in imgbuild.toml, else the config stem]
     #[arg(long, value_name = "NAME")]
     pub(super) stream: Option<String>,
 }
@@ -306,7 +338,7 @@ pub(super) struct AuditArguments {
     /// The lock: a file, git:REV:PATH, REV:PATH, an archive or STREAM#SEQ [default: lockfiles/<config stem>.lock.toml]
     #[arg(long, value_name = "LOCK")]
     pub(super) lock: Option<String>,
-    /// The line of archives [default: the config stem]
+    /// The line of archives [default: the one whose config it is in imgbuild.toml, else the config stem]
     #[arg(long, value_name = "NAME")]
     pub(super) stream: Option<String>,
     /// Ask this registry for everything that the lock names as well: HOST[:PORT][/PREFIX]
@@ -318,7 +350,7 @@ pub(super) struct AuditArguments {
     /// Most path components that the registry takes [default: no limit]
     #[arg(long, value_name = "N", requires = "registry")]
     pub(super) max_nested_paths: Option<usize>,
-    /// Sign the report, if it is sound, with this secret key
+    /// Sign what was found, if it is sound, with this secret key
     #[arg(long, value_name = "KEY")]
     pub(super) attest: Option<PathBuf>,
     /// The file that the signature is written to [default: audit.dsse.json]
@@ -330,9 +362,12 @@ pub(super) struct AuditArguments {
     /// Public keys of those who may have signed it; may be given again
     #[arg(long, value_name = "KEYS", requires = "attested")]
     pub(super) by: Vec<PathBuf>,
-    /// The form of the answer
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    pub(super) format: Format,
+    /// The time that an SPDX document is said to be of, in UTC [default: 1970-01-01T00:00:00Z]
+    #[arg(long, value_name = "TIME")]
+    pub(super) created: Option<String>,
+    /// The form of the answer; with slsa, --attest signs and --attested expects the provenance
+    #[arg(long, value_enum, default_value_t = AuditFormat::Text)]
+    pub(super) format: AuditFormat,
 }
 
 #[derive(Debug, Args)]
@@ -375,7 +410,7 @@ pub(super) struct ExportArguments {
     /// The folder that the parts are written to
     #[arg(short, long, value_name = "DIR")]
     pub(super) output: PathBuf,
-    /// The line of archives [default: the config stem]
+    /// The line of archives [default: the one whose config it is in imgbuild.toml, else the config stem]
     #[arg(long, value_name = "NAME")]
     pub(super) stream: Option<String>,
     /// Largest part, everything counted (4.7GB, 4GiB, 500GiB) [default: settings, else archiveSize, else 500GiB]
@@ -605,6 +640,8 @@ pub(super) enum EmitKind {
     HostsToml,
     /// A drop-in of registries.conf, for CRI-O, MicroShift and podman.
     RegistriesConf,
+    /// A registries.conf by which the next hop finds everything in this registry, by digest (`lock --within`).
+    NextHop,
     /// The ConfigMap of certificate authorities, and the image config that names it.
     Trust,
     /// Pull secrets, merged into one.
@@ -649,7 +686,7 @@ pub(super) struct DossierArguments {
     pub(super) output: PathBuf,
     #[command(flatten)]
     pub(super) subject: Subject,
-    /// The line of archives [default: the config stem]
+    /// The line of archives [default: the one whose config it is in imgbuild.toml, else the config stem]
     #[arg(long, value_name = "NAME")]
     pub(super) stream: Option<String>,
     /// The folder of the archive, to list its parts with their checksums
@@ -678,7 +715,7 @@ pub(super) struct EmitArguments {
     pub(super) output: PathBuf,
     #[command(flatten)]
     pub(super) shape: Shape,
-    /// Let nodes ask the mirror alone, never the source (hosts-toml, registries-conf)
+    /// Let nodes ask the mirror alone, never the source (hosts-toml, registries-conf, next-hop)
     #[arg(long)]
     pub(super) never_contact_source: bool,
     /// A certificate authority of the registry, PEM; may be given again (trust, install-config)

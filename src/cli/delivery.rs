@@ -17,6 +17,7 @@ use crate::archive::key::SecretKey;
 use crate::archive::write::{self, Event as Written};
 use crate::archive::{Failures, FileKind, Set, Stream, parity, verify};
 use crate::config::parse_size;
+use crate::deliver::charts;
 use crate::deliver::emit::{documents, replace, write_set};
 use crate::deliver::export::{self, Ask, ExportError, Prepared, Subject};
 use crate::deliver::import::{self, ImportError, Outcome, Request, Target};
@@ -41,9 +42,6 @@ use crate::store::{Blob, read};
 /// Largest part where nothing says otherwise: what oc-mirror takes by default.
 const PART_SIZE: u64 = 500 << 30;
 
-/// Archives of a stream whose content stays in the store.
-const KEPT_ARCHIVES: u64 = 3;
-
 /// The part size: flag, else settings, else the config's archiveSize, else 500 GiB.
 pub(super) fn part_size(
     site: &Site,
@@ -66,7 +64,7 @@ pub(super) fn part_size(
         return Ok(size.value);
     }
     if paths.config.exists()
-        && let Some(size) = site.config(&paths.config)?.archive_bytes()
+        && let Some(size) = site.config(paths)?.archive_bytes()
     {
         return Ok(size);
     }
@@ -311,8 +309,8 @@ pub(super) fn export(
         .map(parity::parse_share)
         .transpose()
         .map_err(|error| Failure::of(ui::USAGE, &error, error.hint()))?;
-    let paths = site.paths(&arguments.subject);
-    let stream = site.stream(arguments.stream.as_deref(), &paths.stem)?;
+    let paths = site.paths_in(&arguments.subject, arguments.stream.as_deref());
+    let stream = site.stream(&paths)?;
     let store = site.store(Access::Shared)?;
     let records = store
         .stream(stream.as_str())
@@ -323,7 +321,7 @@ pub(super) fn export(
     let (lock, lock_bytes, rules, again) = match arguments.seq {
         None => {
             let (lock, bytes, rules) =
-                matching(site, &paths, arguments.subject.config.is_some(), &store)?;
+                matching(site, &paths, arguments.subject.is_named(), &store)?;
             (lock, bytes, rules, None)
         }
         Some(sequence) => {
@@ -400,6 +398,7 @@ pub(super) fn export(
             &prepared,
             &stream,
             &lock_bytes,
+            site.kept_archives(&stream),
         )?;
     }
     if !site.common.quiet {
@@ -544,9 +543,9 @@ fn export_as(
             "an OCI layout names images by where they came from: --layout and --max-nested-paths are for --as registry-fs",
         ));
     }
-    let paths = site.paths(&arguments.subject);
+    let paths = site.paths_in(&arguments.subject, arguments.stream.as_deref());
     let store = site.store(Access::Shared)?;
-    let (lock, bytes, rules) = matching(site, &paths, arguments.subject.config.is_some(), &store)?;
+    let (lock, bytes, rules) = matching(site, &paths, arguments.subject.is_named(), &store)?;
     let Fetched { plan, built, .. } = fetch(site, &lock, Some(&rules), &store, Extent::All, stop)?;
     finish_build(&store, &paths, &lock, &bytes, &rules, &plan)?;
     let folder = &arguments.output;
@@ -778,6 +777,7 @@ fn record(
     prepared: &Prepared,
     stream: &Stream,
     lock_bytes: &[u8],
+    keep: u64,
 ) -> Result<(), Failure> {
     let failed = |error: crate::store::StoreError| store_failure(&error);
     let sequence = prepared.line.sequence;
@@ -816,11 +816,12 @@ fn record(
     records
         .write("chain", chain.to_string().as_bytes())
         .map_err(failed)?;
-    if let Some(old) = sequence.checked_sub(KEPT_ARCHIVES).filter(|old| *old > 0) {
-        store
-            .roots()
-            .remove(&format!("archive {stream} {old:06}"))
-            .map_err(failed)?;
+    let prefix = format!("archive {stream} ");
+    for (name, _) in store.roots().list().map_err(failed)? {
+        let old = name.strip_prefix(&prefix).and_then(|old| old.parse().ok());
+        if old.is_some_and(|old: u64| old.saturating_add(keep) <= sequence) {
+            store.roots().remove(&name).map_err(failed)?;
+        }
     }
     Ok(())
 }
@@ -1123,6 +1124,14 @@ pub(super) fn import(
                     )
                     .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
                     changed = write_set(&arguments.output, &files)
+                        .and_then(|mut written| {
+                            written.extend(charts::write(
+                                &arguments.output,
+                                &imported.lock,
+                                &store,
+                            )?);
+                            Ok(written)
+                        })
                         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
                 }
                 if arguments.format == Format::Text && !site.common.quiet {

@@ -14,6 +14,7 @@ use super::locking::{finish_build, incomplete, io_failure, matching, unbuilt};
 use super::site::{Site, cannot, layout, store_failure};
 use super::ui::{self, Failure, Progress, count, remark, say};
 use crate::config::{self, Config, DeleteImageSet};
+use crate::deliver::charts;
 use crate::deliver::delete::{self, DeleteError, Kept, Wish, Wishes};
 use crate::deliver::emit::{documents, replace, write_set};
 use crate::deliver::export::{ExportError, grow_from};
@@ -95,8 +96,7 @@ pub(super) fn deliver(
     let place = destination(&arguments.destination)?;
     let shape = layout(&arguments.shape);
     let store = site.store(Access::Shared)?;
-    let (lock, lock_bytes, rules) =
-        matching(site, &paths, arguments.subject.config.is_some(), &store)?;
+    let (lock, lock_bytes, rules) = matching(site, &paths, arguments.subject.is_named(), &store)?;
     let client = site.client()?;
     let registry = RegistryTarget::new(client.clone(), place.registry.clone());
     preflight(&lock, &rules, &place, &shape, &registry)?;
@@ -243,6 +243,10 @@ pub(super) fn deliver(
         let files = documents(&lock, &built, &rules, &store, &place, &shape)
             .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
         written = write_set(&arguments.output, &files)
+            .and_then(|mut written| {
+                written.extend(charts::write(&arguments.output, &lock, &store)?);
+                Ok(written)
+            })
             .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
     }
     match arguments.format {
@@ -422,6 +426,7 @@ pub(super) fn prove(
     stop: &AtomicBool,
 ) -> Result<u8, Failure> {
     let paths = site.paths(&Subject {
+        mapping_file: None,
         config: arguments.config.clone(),
         lock: arguments.lock.clone(),
     });

@@ -38,7 +38,7 @@ use crate::digest::Digest;
 use crate::hint::Hint;
 use crate::oci::Descriptor;
 use crate::plan::graph::{Plan, PlanError, Root};
-use crate::plan::lock::{Block, Lock};
+use crate::plan::lock::{Block, ChartSource, Lock};
 use crate::plan::text::{self, LockError};
 use crate::reference::{ReferenceError, Tag};
 use crate::registry::client::Try;
@@ -1291,6 +1291,17 @@ fn stage_files(store: &Store, lock: &Lock, blobs: &dyn Source) -> Result<Vec<Blo
             Err(error) => return Err(error.into()),
         }
     }
+    // The files of charts that are images: values for the mirror are made of them.
+    for chart in &lock.charts {
+        let Ok(file) = super::charts::file_of(chart, store) else {
+            continue;
+        };
+        match transfer(blobs, store, &file, &|_| ()) {
+            Ok(_) => {}
+            Err(TransferError::Absent { blob }) => missing.push(blob),
+            Err(error) => return Err(error.into()),
+        }
+    }
     Ok(missing)
 }
 
@@ -1414,7 +1425,7 @@ pub fn items(
 ) -> Result<Vec<Item>, ImportError> {
     let placements = placements(lock, built, rules, layout)?;
     refuse_collisions(&placements, &destination.prefix, layout)?;
-    let needs = needs(lock);
+    let needs = needs(lock, built);
     // The plan may take more of an image than the lock says.
     let planned: BTreeMap<(&str, Digest), &Root> = plan
         .roots()
@@ -1459,13 +1470,23 @@ pub fn items(
     Ok(items)
 }
 
-/// The images that others make no sense without: the components of payloads, and what the packages of catalogs name.
-fn needs(lock: &Lock) -> BTreeMap<Digest, BTreeSet<Digest>> {
+/// The images that others make no sense without: the components of payloads, what the packages of catalogs name, and the
+/// images of charts.
+fn needs(lock: &Lock, built: &[Built]) -> BTreeMap<Digest, BTreeSet<Digest>> {
     let mut needs: BTreeMap<Digest, BTreeSet<Digest>> = BTreeMap::new();
     for block in lock.blocks() {
         let whole = match block {
             Block::Payload(_, payload) => payload.pin.digest,
             Block::Package(catalog, _) => catalog.pin.digest,
+            Block::Chart(chart) => match &chart.source {
+                ChartSource::Image(pin) => pin.digest,
+                ChartSource::File { .. } => {
+                    match built.iter().find(|built| built.owner == block.key()) {
+                        Some(built) => built.blob.digest,
+                        None => continue,
+                    }
+                }
+            },
             _ => continue,
         };
         let parts = block.pins().into_iter().map(|(_, pin)| pin.digest);

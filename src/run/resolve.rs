@@ -13,10 +13,12 @@
 //! [`Names`] is the capability to observe. Nothing else in the library can ask a mutable name, and only [`lock`] takes
 //! one.
 
+pub mod chart;
 pub mod file;
 pub mod image;
 pub mod means;
 pub mod release;
+pub mod within;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -36,7 +38,7 @@ use crate::plan::key::{BlockKey, ReleaseName, Role};
 use crate::plan::lock::{
     Block as LockBlock, Blocked, Lock, NewBlock, Origin as PinOrigin, Pin, Skip, Want,
 };
-use crate::reference::{ImageName, Reference, ReferenceError};
+use crate::reference::{ImageName, Reference, ReferenceError, Repository, Tag};
 use crate::step::hole::{HoleError, look_up};
 use crate::step::place::{Layout, PlaceError, Placement, Subject, place, refuse_collisions};
 use crate::step::rule::{Block, BlockKind, Rule, Rules};
@@ -44,6 +46,7 @@ use crate::step::{Address, Content, Fetch, Kind, Origin};
 use crate::store::Blob;
 use means::{Exclusions, Means, Problem, origin_of};
 use release::Services;
+use within::Vetted;
 
 /// Blocks that are answered at once; each may ask for many things at once.
 const BLOCKS_AT_ONCE: usize = 4;
@@ -61,6 +64,16 @@ pub trait Names: Sync {
     /// # Errors
     /// If nobody could be asked, or there are more bytes.
     fn get(&self, address: &Address, limit: u64) -> io::Result<Option<Vec<u8>>>;
+
+    /// The tags that a repository has now, sorted; `None` if there is no such repository.
+    ///
+    /// # Errors
+    /// If nobody could be asked; always, where nobody here can tell.
+    fn tags(&self, repository: &Repository) -> io::Result<Option<Vec<Tag>>> {
+        Err(io::Error::other(format!(
+            "nobody here can list the tags of {repository}"
+        )))
+    }
 }
 
 /// What a mutable name means.
@@ -281,6 +294,8 @@ pub struct Resolver<'a> {
     pub rules: &'a Rules,
     /// Who answers names; `None` offline.
     pub names: Option<&'a dyn Names>,
+    /// The lock that alone answers names, if one does; [`Resolver::names`] is then asked for update graphs at most.
+    pub within: Option<&'a Vetted<'a>>,
     /// Where manifests are fetched.
     pub upstream: &'a dyn Upstream,
     /// Where they are kept.
@@ -368,12 +383,14 @@ fn expected_by(
         .iter()
         .rev()
         .flat_map(|expected| {
-            let keys = match expected.want.get("keys") {
-                Some(Value::List(keys)) => keys.as_slice(),
+            let listed = ["keys", "values"].map(|name| match expected.want.get(name) {
+                Some(Value::List(files)) => files.as_slice(),
                 _ => &[],
-            };
-            keys.iter()
-                .filter_map(|key| match key {
+            });
+            listed
+                .into_iter()
+                .flatten()
+                .filter_map(|file| match file {
                     Value::Text(text) => text.parse().ok(),
                     _ => None,
                 })
@@ -603,6 +620,20 @@ fn expect_one(
             },
             arch: fill(block.arch.as_ref())?.unwrap_or_default(),
         },
+        BlockKind::Chart => {
+            let names = match want.get("platforms") {
+                Some(_) => texts(Some(&want_value(&want)), "platforms"),
+                None => Vec::new(),
+            };
+            platforms = image::platforms(&names).map_err(|source| ResolveError::Platform {
+                at: asked.at.clone(),
+                source,
+            })?;
+            BlockKey::Chart {
+                reference: reference.unwrap_or_default(),
+                version: want.text("version").map(str::to_owned),
+            }
+        }
         BlockKind::File => BlockKey::File {
             reference: reference.unwrap_or_default(),
         },
@@ -664,6 +695,13 @@ fn texts(with: Option<&Value>, name: &str) -> Vec<String> {
 
 /// Answers one block by the module of its kind.
 fn answer(expected: &Expected, rules: &Rules, means: &Means<'_>) -> Result<Found, Vec<Problem>> {
+    // What another lock has for the very same request is the answer; there is nothing that it could be made of anew.
+    if let Some(block) = within::taken_over(expected, means) {
+        return Ok(Found {
+            block,
+            notes: Vec::new(),
+        });
+    }
     let rule = || {
         rules.get(&expected.rule).ok_or_else(|| {
             vec![Problem::new(format!(
@@ -675,6 +713,7 @@ fn answer(expected: &Expected, rules: &Rules, means: &Means<'_>) -> Result<Found
     match &expected.key {
         BlockKey::Image { .. } => image::answer(expected, means),
         BlockKey::Release { .. } => release::answer(expected, rule()?, means),
+        BlockKey::Chart { .. } => chart::answer(expected, rule()?, means),
         BlockKey::File { .. } => file::answer(expected, means),
         other => Err(vec![Problem::new(format!(
             "nothing here can answer {other}"
@@ -736,7 +775,10 @@ pub fn lock(
             .and_then(|lock| lock.find(&expected.key))
             .filter(|block| block.want() == Some(&expected.want));
         match known {
-            Some(block) if !renew(&expected.key) => {
+            Some(block)
+                if !renew(&expected.key)
+                    && resolver.within.is_none_or(|vetted| vetted.admits(&block)) =>
+            {
                 if is_composed(&expected.key) && excludes_anew {
                     again.push(index);
                 } else {
@@ -769,6 +811,9 @@ pub fn lock(
         match (is_known, known, resolver.rules.get(&expected.rule)) {
             (true, Some(LockBlock::Release(release)), Some(rule)) => {
                 release::refresh(release, expected, rule, &means)
+            }
+            (true, Some(LockBlock::Chart(chart)), Some(rule)) => {
+                chart::refresh(chart, expected, rule, &means)
             }
             _ => answer(expected, resolver.rules, &means),
         }
@@ -845,19 +890,24 @@ pub fn lock(
 
 /// Takes a block of an earlier lock over, with what stands in it.
 fn put(lock: &mut Lock, block: LockBlock<'_>) {
-    let new = match block {
+    if let Some(new) = copied(block) {
+        lock.put(new).expect("no package comes alone");
+    }
+}
+
+/// A block as one to be put; `None` for those that come with what they stand in, or from the request.
+fn copied(block: LockBlock<'_>) -> Option<NewBlock> {
+    Some(match block {
         LockBlock::Release(release) => NewBlock::Release(release.clone()),
         LockBlock::Catalog(catalog) => NewBlock::Catalog(catalog.clone()),
         LockBlock::Image(image) => NewBlock::Image(image.clone()),
         LockBlock::Chart(chart) => NewBlock::Chart(chart.clone()),
         LockBlock::File(file) => NewBlock::File(file.clone()),
-        // These come with what they stand in, or from the request.
         LockBlock::Payload(..)
         | LockBlock::Package(..)
         | LockBlock::Blocked(_)
-        | LockBlock::Skip(_) => return,
-    };
-    lock.put(new).expect("no package comes alone");
+        | LockBlock::Skip(_) => return None,
+    })
 }
 
 /// The skips of an earlier lock and of the request.
@@ -896,7 +946,7 @@ fn refuse_offline(
             format!("{}: {} ({why})", expected.at, question(expected))
         })
         .collect();
-    if resolver.names.is_some() || questions.is_empty() {
+    if resolver.names.is_some() || resolver.within.is_some() || questions.is_empty() {
         Ok(())
     } else {
         Err(ResolveError::Offline { questions })
@@ -1008,10 +1058,11 @@ pub fn roots(lock: &Lock, built: &[Built]) -> Vec<Root> {
     }
     for (key, blob) in lock.file_pins() {
         let origins = match &key {
-            BlockKey::File { reference } | BlockKey::Chart { reference, .. } => {
-                vec![Origin::Url(reference.clone())]
-            }
-            _ => Vec::new(),
+            BlockKey::File { reference } => vec![Origin::Url(reference.clone())],
+            key => match lock.find(key) {
+                Some(LockBlock::Chart(chart)) => chart::origins(chart),
+                _ => Vec::new(),
+            },
         };
         roots.push(Root {
             owner: key.to_string(),
@@ -1035,6 +1086,7 @@ pub(super) fn rule_of<'a>(block: &LockBlock<'_>, rules: &'a Rules) -> Option<&'a
     rules.recording(match block.key() {
         BlockKey::Image { .. } => BlockKind::Image,
         BlockKey::Release { .. } => BlockKind::Release,
+        BlockKey::Chart { .. } => BlockKind::Chart,
         BlockKey::File { .. } => BlockKind::File,
         _ => return None,
     })
@@ -1056,7 +1108,8 @@ pub fn placements(
     for block in lock.blocks() {
         let key = block.key();
         let pins = block.pins();
-        if pins.is_empty() {
+        let made = built.iter().find(|built| built.owner == key);
+        if pins.is_empty() && made.is_none() {
             continue;
         }
         let none = || PlaceError::None {
@@ -1065,11 +1118,34 @@ pub fn placements(
             layout: layout.name.clone(),
         };
         let rule = rule_of(&block, rules).ok_or_else(none)?;
-        let (names, want) = (
+        let (mut names, want) = (
             block_value(&key),
             block.want().map_or_else(|| Value::map([]), want_value),
         );
-        let made = built.iter().find(|built| built.owner == key);
+        let mut placed = Vec::new();
+        if let LockBlock::Chart(chart) = &block {
+            let origin = chart::artifact_name(chart);
+            names = chart::block_names(chart, names);
+            // A chart that is a file is an image only as it was made here.
+            if let (Some(made), Some(origin)) = (made, &origin) {
+                placed.push(place(
+                    rule,
+                    layout,
+                    &Subject {
+                        owner: key.to_string(),
+                        origin,
+                        role: Role::Chart.kind(),
+                        name: None,
+                        version: None,
+                        block: names.clone(),
+                        want: want.clone(),
+                        source: None,
+                        blob: made.blob,
+                        platforms: &[],
+                    },
+                )?);
+            }
+        }
         for (role, pin) in pins {
             // Of several pins, the one that is its block is what was built upon.
             let made = made.filter(|_| matches!(role, Role::Image | Role::Catalog | Role::Chart));
@@ -1081,7 +1157,7 @@ pub fn placements(
                 Role::Payload { version } | Role::Component { version, .. } => Some(version),
                 _ => None,
             };
-            let placed = place(
+            placed.push(place(
                 rule,
                 layout,
                 &Subject {
@@ -1099,7 +1175,9 @@ pub fn placements(
                         None => &pin.platforms,
                     },
                 },
-            )?;
+            )?);
+        }
+        for placed in placed {
             let same = (
                 placed.path.clone(),
                 placed.tag.clone(),

@@ -57,7 +57,7 @@ use crate::digest::Digest;
 use crate::hint::Hint;
 
 /// The rules that come with the program: name and text.
-pub const EMBEDDED: [(&str, &str); 6] = [
+pub const EMBEDDED: [(&str, &str); 7] = [
     (
         "additional-image",
         include_str!("../../rules/additional-image.toml"),
@@ -68,6 +68,7 @@ pub const EMBEDDED: [(&str, &str); 6] = [
     ),
     ("graph-data", include_str!("../../rules/graph-data.toml")),
     ("graph-image", include_str!("../../rules/graph-image.toml")),
+    ("helm-chart", include_str!("../../rules/helm-chart.toml")),
     (
         "kubevirt-disk",
         include_str!("../../rules/kubevirt-disk.toml"),
@@ -197,6 +198,8 @@ pub enum BlockKind {
     Release,
     /// `[[image]]`
     Image,
+    /// `[[chart]]`
+    Chart,
     /// `[[file]]`
     File,
 }
@@ -434,7 +437,7 @@ impl Rule {
             .map(|block| {
                 let pinned = match block.kind {
                     BlockKind::File => Kind::FetchFile,
-                    BlockKind::Release | BlockKind::Image => Kind::FetchManifest,
+                    BlockKind::Release | BlockKind::Image | BlockKind::Chart => Kind::FetchManifest,
                 };
                 if !steps
                     .iter()
