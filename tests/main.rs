@@ -27,6 +27,7 @@ mod delivery;
 mod demo;
 mod destinations;
 mod everyday;
+mod helm;
 mod incremental;
 mod killed;
 mod once;
