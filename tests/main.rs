@@ -28,6 +28,7 @@ mod demo;
 mod destinations;
 mod everyday;
 mod extract;
+mod helm;
 mod incremental;
 mod killed;
 mod once;

@@ -240,6 +240,9 @@ pub(super) struct LockArguments {
     /// Ask the names again, without writing; exit 3 if something has moved or vanished
     #[arg(long, requires = "check")]
     pub(super) upstream: bool,
+    /// Derive the components of releases and the images of charts again from what is pinned; fetches what is not here
+    #[arg(long, requires = "check")]
+    pub(super) deep: bool,
     /// Take the answers to all names from this evidence log, and make every pin again
     #[arg(long, value_name = "FILE", conflicts_with_all = ["update", "offline", "check"])]
     pub(super) replay: Option<PathBuf>,
@@ -343,6 +346,9 @@ pub(super) struct AuditArguments {
     /// The line of archives [default: the one whose config it is in imgbuild.toml, else the config stem]
     #[arg(long, value_name = "NAME")]
     pub(super) stream: Option<String>,
+    /// Render every chart with the helm on PATH as well, and say what it renders otherwise
+    #[arg(long)]
+    pub(super) helm: bool,
     /// Ask this registry for everything that the lock names as well: HOST[:PORT][/PREFIX]
     #[arg(long, value_name = "HOST/PREFIX")]
     pub(super) registry: Option<String>,
@@ -829,6 +835,20 @@ pub(super) enum ListCommand {
     Releases(ListReleases),
     /// List the channels of a minor
     Channels(ListReleases),
+    /// List the charts of a repository, or the versions of one
+    Charts(ListCharts),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListCharts {
+    /// The repository: https://HOST/PATH, or oci://HOST/PATH/NAME for the versions of a chart in a registry
+    #[arg(value_name = "URL")]
+    pub(super) repository: String,
+    /// List the versions of this chart
+    pub(super) name: Option<String>,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
 }
 
 #[derive(Debug, Args)]

@@ -46,6 +46,9 @@ pub(super) fn lock(
     let policy = review::policy(site)?;
     if arguments.check {
         let code = check(site, &paths, &set, &policy, arguments.within.as_deref())?;
+        if arguments.deep {
+            review::deep(site, &paths, &set, stop)?;
+        }
         if arguments.upstream {
             return review::drift(site, &paths, &set, stop);
         }

@@ -25,6 +25,7 @@ use super::arguments::{
     AuditArguments, AuditFormat, DiffArguments, DiffFormat, Format, MergeDriverArguments,
     PlanArguments, PlanFormat, Subject, TextconvArguments, WhyArguments,
 };
+use super::charts;
 use super::delivery;
 use super::destination;
 use super::locking::{fetch, resolve_failure, wanted};
@@ -935,6 +936,15 @@ pub(super) fn audit(
                 ));
             }
         }
+        if arguments.helm {
+            let lock = text::parse(&String::from_utf8_lossy(&lock_bytes), "the lock")
+                .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+            // What another program makes of a chart is no part of the report, which is equal everywhere.
+            return charts::compare(&lock, &store, &|line| match arguments.format {
+                Format::Json => remark(line),
+                Format::Text => say(line),
+            });
+        }
         return Ok(ui::DONE);
     }
     let unanswered = report
@@ -1270,6 +1280,63 @@ impl Names for Watched<'_> {
     fn tags(&self, repository: &Repository) -> io::Result<Option<Vec<Tag>>> {
         self.seen(self.names.tags(repository))
     }
+}
+
+/// `imgbuild lock --check --deep`: every list must follow from the bytes that are pinned.
+pub(super) fn deep(
+    site: &Site,
+    paths: &Paths,
+    set: &ImageSet,
+    stop: &AtomicBool,
+) -> Result<(), Failure> {
+    let (lock, _) = site.lock(&paths.lock)?;
+    let store = site.store(Access::Shared)?;
+    let rules = site.rules_of(&lock, Some(&store))?;
+    let request = site.quietly(|site| site.request(set, &paths.config, &rules))?;
+    let live = site.upstream()?;
+    let progress = Progress::new(
+        site.common.quiet,
+        site.common.verbose > 0,
+        site.common.events.as_deref(),
+    )?;
+    let observer = |event| progress.observe(event);
+    observer(Event::Phase { phase: "lock" });
+    let complaints = resolve::recheck(
+        &request,
+        &lock,
+        &Resolver {
+            rules: &rules,
+            names: None,
+            upstream: &live,
+            store: &store,
+            limits: site.limits(),
+            observer: &observer,
+            stop,
+            services: site.services()?,
+            evidence: &|_, _| (),
+        },
+    );
+    progress.finish();
+    let path = paths.lock.display();
+    let complaints = complaints.map_err(|error| resolve_failure(&error))?;
+    if complaints.is_empty() {
+        if !site.common.quiet {
+            say(format!(
+                "{path}: every list follows from what is pinned ({}, {})",
+                count(lock.releases.len(), "release"),
+                count(lock.charts.len(), "chart")
+            ));
+        }
+        return Ok(());
+    }
+    Err(Failure::new(
+        ui::STALE,
+        format!(
+            "{path} lists other images than what it pins needs:\n  {}",
+            complaints.join("\n  ")
+        ),
+    )
+    .hint("the lock was edited, or made by another version of a rule; `imgbuild lock --update` makes the lists again"))
 }
 
 /// `imgbuild lock --check --upstream`: what another `lock --update` would change. Nothing is written.

@@ -793,11 +793,7 @@ pub fn lock(
     let mut risks: BTreeSet<String> = request.risks.iter().cloned().collect();
     risks.extend(previous.map(release::accepted).unwrap_or_default());
     let risks: Vec<String> = risks.into_iter().collect();
-    let files: BTreeMap<Digest, (String, Vec<u8>)> = request
-        .files
-        .iter()
-        .map(|(name, bytes)| (Digest::of(bytes), (name.clone(), bytes.clone())))
-        .collect();
+    let files = by_digest(request);
     let means = Means::new(resolver, &exclusions, &files, &risks);
     let asked: Vec<(usize, bool)> = open
         .iter()
@@ -886,6 +882,83 @@ pub fn lock(
         made,
         notes,
     })
+}
+
+/// Derives the lists of a lock (components of payloads, images of charts) again from the bytes that it pins, and says
+/// what differs, in lock order. No mutable name is asked; what is not in the store is fetched by its digest.
+///
+/// # Errors
+/// If something that is pinned cannot be had or read.
+pub fn recheck(
+    request: &Request,
+    lock: &Lock,
+    resolver: &Resolver<'_>,
+) -> Result<Vec<String>, ResolveError> {
+    let exclusions = exclusions(request, &lock.skips)?;
+    let files = by_digest(request);
+    let means = Means::new(resolver, &exclusions, &files, &request.risks);
+    let blocks: Vec<LockBlock<'_>> = lock
+        .releases
+        .iter()
+        .map(LockBlock::Release)
+        .chain(lock.charts.iter().map(LockBlock::Chart))
+        .collect();
+    let results = super::gather(blocks.len(), BLOCKS_AT_ONCE, resolver.stop, |index| {
+        let block = &blocks[index];
+        let key = block.key();
+        let one = |problem: Problem| vec![problem];
+        let rule = rule_of(block, resolver.rules)
+            .ok_or_else(|| one(Problem::new(format!("no rule of the lock makes {key}"))))?;
+        match block {
+            LockBlock::Release(release) => {
+                let expected = Expected {
+                    key: key.clone(),
+                    want: release.want.clone(),
+                    image: None,
+                    platforms: Vec::new(),
+                    rule: rule.name.clone(),
+                    at: String::new(),
+                };
+                let found = release::refresh(release, &expected, rule, &means)?;
+                let mut again = Lock::default();
+                again.put(found.block).expect("a release stands alone");
+                again.sort();
+                let is_equal = again.releases.first() == Some(*release);
+                Ok(if is_equal {
+                    Vec::new()
+                } else {
+                    vec![format!("{key} lists other components than its payloads")]
+                })
+            }
+            LockBlock::Chart(chart) => chart::recheck(chart, rule, &means).map_err(one),
+            _ => Ok(Vec::new()),
+        }
+    });
+    let mut complaints = Vec::new();
+    let mut problems = Vec::new();
+    for (block, result) in blocks.iter().zip(results.ok_or(ResolveError::Stopped)?) {
+        match result {
+            Ok(more) => complaints.extend(more),
+            Err(more) => problems.extend(
+                more.into_iter()
+                    .map(|problem| (block.key().to_string(), problem)),
+            ),
+        }
+    }
+    if problems.is_empty() {
+        Ok(complaints)
+    } else {
+        Err(ResolveError::Unanswered { problems })
+    }
+}
+
+/// The files of a request by digest.
+fn by_digest(request: &Request) -> BTreeMap<Digest, (String, Vec<u8>)> {
+    request
+        .files
+        .iter()
+        .map(|(name, bytes)| (Digest::of(bytes), (name.clone(), bytes.clone())))
+        .collect()
 }
 
 /// Takes a block of an earlier lock over, with what stands in it.
