@@ -941,8 +941,8 @@ pub(super) fn audit(
                 .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
             // What another program makes of a chart is no part of the report, which is equal everywhere.
             return charts::compare(&lock, &store, &|line| match arguments.format {
-                Format::Json => remark(line),
-                Format::Text => say(line),
+                AuditFormat::Text => say(line),
+                _ => remark(line),
             });
         }
         return Ok(ui::DONE);
@@ -1314,6 +1314,7 @@ pub(super) fn deep(
             stop,
             services: site.services()?,
             evidence: &|_, _| (),
+            within: None,
         },
     );
     progress.finish();
