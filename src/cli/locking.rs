@@ -612,7 +612,7 @@ pub(super) fn plan(
     } else {
         fetch(site, &lock, &store, Extent::Manifests, stop)?.0
     };
-    super::emission::dry_run(arguments, &lock, &rules, &plan, &store)?;
+    super::emission::dry_run(site, arguments, &lock, &rules, &plan, &store)?;
     let closure = plan
         .closure()
         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
