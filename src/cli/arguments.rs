@@ -110,6 +110,21 @@ pub(super) enum Format {
     Json,
 }
 
+/// The forms of an audit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum AuditFormat {
+    /// For people, and what auditors compare the SHA-256 of.
+    Text,
+    /// For programs.
+    Json,
+    /// A bill of materials: CycloneDX 1.6.
+    Cyclonedx,
+    /// A bill of materials: SPDX 2.3.
+    Spdx,
+    /// Provenance: an in-toto statement with SLSA v1.
+    Slsa,
+}
+
 /// The forms of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum DiffFormat {
@@ -278,7 +293,7 @@ pub(super) struct PlanArguments {
     /// Say how many media of this size the next archive takes
     #[arg(long, value_name = "SIZE")]
     pub(super) media: Option<String>,
-    /// The line of archives [default: the config stem]
+    /// The line of archives [default: the one whose config it is in imgbuild.toml, else the config stem]
     #[arg(long, value_name = "NAME")]
     pub(super) stream: Option<String>,
 }
@@ -323,7 +338,7 @@ pub(super) struct AuditArguments {
     /// The lock: a file, git:REV:PATH, REV:PATH, an archive or STREAM#SEQ [default: lockfiles/<config stem>.lock.toml]
     #[arg(long, value_name = "LOCK")]
     pub(super) lock: Option<String>,
-    /// The line of archives [default: the config stem]
+    /// The line of archives [default: the one whose config it is in imgbuild.toml, else the config stem]
     #[arg(long, value_name = "NAME")]
     pub(super) stream: Option<String>,
     /// Ask this registry for everything that the lock names as well: HOST[:PORT][/PREFIX]
@@ -335,7 +350,7 @@ pub(super) struct AuditArguments {
     /// Most path components that the registry takes [default: settings, else no limit]
     #[arg(long, value_name = "N", requires = "registry")]
     pub(super) max_nested_paths: Option<usize>,
-    /// Sign the report, if it is sound, with this secret key
+    /// Sign what was found, if it is sound, with this secret key
     #[arg(long, value_name = "KEY")]
     pub(super) attest: Option<PathBuf>,
     /// The file that the signature is written to [default: audit.dsse.json]
@@ -347,9 +362,12 @@ pub(super) struct AuditArguments {
     /// Public keys of those who may have signed it; may be given again
     #[arg(long, value_name = "KEYS", requires = "attested")]
     pub(super) by: Vec<PathBuf>,
-    /// The form of the answer
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    pub(super) format: Format,
+    /// The time that an SPDX document is said to be of, in UTC [default: 1970-01-01T00:00:00Z]
+    #[arg(long, value_name = "TIME")]
+    pub(super) created: Option<String>,
+    /// The form of the answer; with slsa, --attest signs and --attested expects the provenance
+    #[arg(long, value_enum, default_value_t = AuditFormat::Text)]
+    pub(super) format: AuditFormat,
 }
 
 #[derive(Debug, Args)]
@@ -392,7 +410,7 @@ pub(super) struct ExportArguments {
     /// The folder that the parts are written to
     #[arg(short, long, value_name = "DIR")]
     pub(super) output: PathBuf,
-    /// The line of archives [default: the config stem]
+    /// The line of archives [default: the one whose config it is in imgbuild.toml, else the config stem]
     #[arg(long, value_name = "NAME")]
     pub(super) stream: Option<String>,
     /// Largest part, everything counted (4.7GB, 4GiB, 500GiB) [default: settings, else archiveSize, else 500GiB]
@@ -671,7 +689,7 @@ pub(super) struct DossierArguments {
     pub(super) output: PathBuf,
     #[command(flatten)]
     pub(super) subject: Subject,
-    /// The line of archives [default: the config stem]
+    /// The line of archives [default: the one whose config it is in imgbuild.toml, else the config stem]
     #[arg(long, value_name = "NAME")]
     pub(super) stream: Option<String>,
     /// The folder of the archive, to list its parts with their checksums

@@ -10,12 +10,14 @@ use std::sync::atomic::AtomicBool;
 use serde_json::json;
 
 use super::arguments::{DeleteArguments, Format, PushArguments, Shape, Subject, VerifyArguments};
-use super::locking::{finish_build, incomplete, io_failure, matching};
+use super::locking::{finish_build, incomplete, io_failure, matching, unbuilt};
 use super::site::{Site, cannot, store_failure};
 use super::ui::{self, Failure, Progress, count, remark, say};
 use crate::config::{self, Config, DeleteImageSet, Position};
+use crate::deliver::charts;
 use crate::deliver::delete::{self, DeleteError, Kept, Wish, Wishes};
 use crate::deliver::emit::{documents, replace, write_set};
+use crate::deliver::export::{ExportError, grow_from};
 use crate::deliver::head;
 use crate::deliver::import::{items, lenders};
 use crate::deliver::mirror::Straight;
@@ -30,6 +32,7 @@ use crate::plan::key::BlockKey;
 use crate::plan::lock::{Block, Lock, Payload};
 use crate::reference::ImageName;
 use crate::registry::client::RegistryError;
+use crate::run::built::{self, Built};
 use crate::run::event::{Event, one_line};
 use crate::run::realise::{Extent, Report, realise};
 use crate::run::resolve::{self, Request, placements, want_value};
@@ -37,6 +40,7 @@ use crate::step::Content;
 use crate::step::place::{self, Destination, Layout, place, refuse_collisions};
 use crate::step::rule::{Rule, Rules};
 use crate::store::disk::{Access, Store};
+use crate::store::memory::Memory;
 use crate::store::roots::{Kind as RootKind, Root as StoreRoot};
 use crate::store::{Blob, Source, StoreError};
 
@@ -94,7 +98,7 @@ pub(super) fn deliver(
         site.common.events.as_deref(),
     )?;
     let observer = |event| progress.observe(event);
-    let mut roots = resolve::roots(&lock);
+    let mut roots = resolve::roots(&lock, &[]);
     if arguments.all_platforms {
         for root in &mut roots {
             if let Content::Manifest { platforms, .. } = &mut root.fetch.content {
@@ -129,7 +133,7 @@ pub(super) fn deliver(
     if way == Way::Straight {
         // What is no part of an image is needed here: the resources are made of it.
         let mut files = Plan::of(
-            resolve::roots(&lock)
+            resolve::roots(&lock, &[])
                 .into_iter()
                 .filter(|root| root.fetch.content == Content::Opaque)
                 .collect(),
@@ -153,6 +157,35 @@ pub(super) fn deliver(
             return Err(incomplete(&fetched));
         }
     }
+    // What is made of what did not arrive cannot be made either.
+    let built = if report.failures.is_empty() {
+        built::make(
+            &lock,
+            &rules,
+            &built::Means {
+                store: &store,
+                upstream: &live,
+                limits: site.limits(),
+                observer: &observer,
+                stop,
+            },
+        )
+    } else {
+        built::known(&lock, &rules, &store)
+    };
+    let built = built.map_err(|error| {
+        progress.finish();
+        unbuilt(&error)
+    })?;
+    if !built.is_empty() {
+        plan.add(built.iter().map(Built::root).collect())
+            .map_err(ExportError::from)
+            .and_then(|()| grow_from(&mut plan, &store, &store))
+            .map_err(|error| {
+                progress.finish();
+                Failure::of(ui::ERROR, &error, error.hint())
+            })?;
+    }
     if way == Way::Store && report.failures.is_empty() {
         finish_build(&store, &paths, &lock, &lock_bytes, &rules, &plan)?;
     }
@@ -164,7 +197,7 @@ pub(super) fn deliver(
             .insert(rule.text.as_bytes())
             .map_err(|error| store_failure(&error))?;
     }
-    let items = items(&lock, &rules, &plan, &place, &shape)
+    let items = items(&lock, &built, &rules, &plan, &place, &shape)
         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
     let root_name = format!("delivered {}", place.join_registry());
     let known = lent(&store, &root_name, &place, &shape)?;
@@ -199,9 +232,13 @@ pub(super) fn deliver(
                 },
             )
             .map_err(|error| store_failure(&error))?;
-        let files = documents(&lock, &rules, &store, &place, &shape)
+        let files = documents(&lock, &built, &rules, &store, &place, &shape)
             .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
         written = write_set(&arguments.output, &files)
+            .and_then(|mut written| {
+                written.extend(charts::write(&arguments.output, &lock, &store)?);
+                Ok(written)
+            })
             .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
     }
     match arguments.format {
@@ -250,7 +287,7 @@ fn preflight(
 ) -> Result<(), Failure> {
     let failed =
         |error: crate::step::place::PlaceError| Failure::of(ui::ERROR, &error, error.hint());
-    let placements = placements(lock, rules, layout).map_err(failed)?;
+    let placements = placements(lock, &[], rules, layout).map_err(failed)?;
     refuse_collisions(&placements, &destination.prefix, layout).map_err(failed)?;
     let paths: BTreeSet<String> = placements
         .iter()
@@ -395,7 +432,12 @@ pub(super) fn prove(
     let (lock, lock_bytes) = site.lock(&paths.lock)?;
     let store = any_store(site)?;
     let rules = site.rules_of(&lock, store.as_ref())?;
-    let claims = claims(&lock, &rules, &place, &shape)
+    let built = match &store {
+        Some(store) => built::all_known(&lock, &rules, store),
+        None => built::all_known(&lock, &rules, &Memory::default()),
+    }
+    .map_err(|error| unbuilt(&error))?;
+    let claims = claims(&lock, &built, &rules, &place, &shape)
         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
     let target = RegistryTarget::new(site.client()?, place.registry.clone());
     let progress = Progress::new(site.common.quiet, false, site.common.events.as_deref())?;
@@ -672,17 +714,22 @@ fn keeps(
     shape: &Layout,
 ) -> Result<Vec<Kept>, Failure> {
     let rules = site.rules_of(lock, store)?;
-    kept_of(lock, &rules, file, place, shape)
+    let built = match store {
+        Some(store) => built::known(lock, &rules, store).map_err(|error| unbuilt(&error))?,
+        None => Vec::new(),
+    };
+    kept_of(lock, &built, &rules, file, place, shape)
 }
 
 fn kept_of(
     lock: &Lock,
+    built: &[Built],
     rules: &Rules,
     file: &str,
     place: &Destination,
     shape: &Layout,
 ) -> Result<Vec<Kept>, Failure> {
-    let claims = claims(lock, rules, place, shape)
+    let claims = claims(lock, built, rules, place, shape)
         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
     Ok(claims
         .into_iter()
@@ -775,18 +822,48 @@ fn wished(
     let (gone, rest) = divide(&lock, &set, &rules, config)?;
     let failed =
         |error: crate::step::place::PlaceError| Failure::of(ui::ERROR, &error, error.hint());
-    for placement in placements(&gone, &rules, shape).map_err(failed)? {
+    let is_graph = |owner: &str| {
+        let mut graphs = gone.images.iter().filter(|image| {
+            let rule = image.want.text("rule");
+            rule == Some("graph-image")
+        });
+        graphs.any(|image| image.key().to_string() == owner)
+    };
+    let made = made(&gone, &rules)?;
+    for placement in placements(&gone, &made, &rules, shape).map_err(failed)? {
+        let role = if is_graph(&placement.owner) {
+            "graph"
+        } else {
+            &placement.role
+        };
         wishes.push(Wish {
             path: shape.limit(&place.join(&placement.path)),
             tag: placement.tag.clone(),
             name: bare(&placement.origin),
-            kind: kind(&placement.role).to_owned(),
+            kind: kind(role).to_owned(),
         });
     }
     wishes.sort();
     wishes.dedup_by(|a, b| (&a.path, &a.tag) == (&b.path, &b.tag));
-    let kept = kept_of(&rest, &rules, &file, place, shape)?;
+    let made = self::made(&rest, &rules)?;
+    let kept = kept_of(&rest, &made, &rules, &file, place, shape)?;
     Ok((wishes, kept))
+}
+
+/// What is made for a lock, for the sake of its places: which image it is, is not known here.
+fn made(lock: &Lock, rules: &Rules) -> Result<Vec<Built>, Failure> {
+    let recipes = built::recipes(lock, rules).map_err(|error| unbuilt(&error))?;
+    Ok(recipes
+        .into_iter()
+        .map(|recipe| Built {
+            reference: recipe.owner.to_string(),
+            owner: recipe.owner,
+            blob: Blob {
+                digest: Digest::from_bytes([0; 32]),
+                size: 0,
+            },
+        })
+        .collect())
 }
 
 fn read_delete(path: &Path) -> Result<DeleteImageSet, Failure> {
@@ -827,7 +904,7 @@ fn images(
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let Some(rule) = rules.serving("mirror.additionalImages") else {
+    let Some(rule) = rules.serving("mirror.additionalImages").next() else {
         return Err(Failure::new(
             ui::ERROR,
             "no rule in force serves mirror.additionalImages",
@@ -1142,22 +1219,28 @@ fn requested(
     config: &Path,
 ) -> Result<Option<Vec<(BlockKey, Position)>>, Failure> {
     let mirrored = section.replacen("delete.", "mirror.", 1);
-    let Some(rule) = rules.serving(&mirrored).filter(|rule| rule.block.is_some()) else {
+    let serving: Vec<&Rule> = rules
+        .serving(&mirrored)
+        .filter(|rule| rule.block.is_some())
+        .collect();
+    if serving.is_empty() {
         return Ok(None);
-    };
+    }
     let mut keys = Vec::new();
     for row in set.rows(section).unwrap_or_default() {
-        let request = Request {
-            asked: vec![asked(rule, &row, config)],
-            ..Request::default()
-        };
-        let expected = resolve::expected(&request, rules, &[], &mut Vec::new())
-            .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
-        keys.extend(
-            expected
-                .into_iter()
-                .map(|expected| (expected.key, row.position)),
-        );
+        for rule in &serving {
+            let request = Request {
+                asked: vec![asked(rule, &row, config)],
+                ..Request::default()
+            };
+            let expected = resolve::expected(&request, rules, &[], &mut Vec::new())
+                .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+            keys.extend(
+                expected
+                    .into_iter()
+                    .map(|expected| (expected.key, row.position)),
+            );
+        }
     }
     Ok(Some(keys))
 }

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 
 use super::arguments::{EmitArguments, EmitKind, PlanArguments};
 use super::destination::{any_store, flags, write_or_remove};
-use super::locking::io_failure;
+use super::locking::{io_failure, unbuilt};
 use super::site::{Site, cannot};
 use super::ui::{self, Failure, count, remark, say};
+use crate::deliver::charts;
 use crate::deliver::emit::{
     Audience, EmitError, documents, mirror_sets, mirrored, replace, replace_for, write_named_set,
     write_set,
@@ -22,6 +23,7 @@ use crate::openshift::node;
 use crate::openshift::trust::{self, TrustError};
 use crate::plan::graph::Plan;
 use crate::plan::lock::Lock;
+use crate::run::built::{self, Built};
 use crate::step::rule::Rules;
 use crate::store::Source;
 use crate::store::disk::Store;
@@ -149,13 +151,21 @@ pub(super) fn emit(site: &Site, arguments: &EmitArguments) -> Result<u8, Failure
             Some(store) => store,
             None => &nothing,
         };
+        let built = match &store {
+            Some(store) => built::known(&lock, &rules, store),
+            None => built::known(&lock, &rules, &nothing),
+        }
+        .map_err(|error| unbuilt(&error))?;
         for kind in kinds {
-            let (files, audience) = files(site, arguments, kind, &lock, &rules, source)?;
+            let (files, audience) = files(site, arguments, kind, &lock, &built, &rules, source)?;
             written += files.len();
             let output = &arguments.output;
             changed.extend(
                 match kind {
-                    EmitKind::Cluster => write_set(output, &files),
+                    EmitKind::Cluster => write_set(output, &files).and_then(|mut written| {
+                        written.extend(charts::write(output, &lock, source)?);
+                        Ok(written)
+                    }),
                     kind => {
                         let listing = format!(".imgbuild-{}", kind.name());
                         write_named_set(output, &listing, &files, audience)
@@ -198,6 +208,7 @@ fn files(
     arguments: &EmitArguments,
     kind: EmitKind,
     lock: &Lock,
+    built: &[Built],
     rules: &Rules,
     source: &dyn Source,
 ) -> Result<(BTreeMap<String, String>, Audience), Failure> {
@@ -240,7 +251,8 @@ fn files(
         let file = file.to_owned();
         move |source| emit_failure(&EmitError::Yaml { file, source })
     };
-    let images = || mirrored(lock, rules, &place, &shape).map_err(|error| emit_failure(&error));
+    let images =
+        || mirrored(lock, built, rules, &place, &shape).map_err(|error| emit_failure(&error));
     let sets = || images().map(|images| mirror_sets(&images, &shape, never_source));
     let authorities = || -> Result<Option<String>, Failure> {
         if arguments.ca.is_empty() {
@@ -251,9 +263,8 @@ fn files(
             .map_err(|error| trust_failure(&error))
     };
     let files = match kind {
-        EmitKind::Cluster => {
-            documents(lock, rules, source, &place, &shape).map_err(|error| emit_failure(&error))?
-        }
+        EmitKind::Cluster => documents(lock, built, rules, source, &place, &shape)
+            .map_err(|error| emit_failure(&error))?,
         EmitKind::Icsp => {
             let name = "imageContentSourcePolicy.yaml";
             let documents =
@@ -343,6 +354,7 @@ pub(super) fn dry_run(
     site: &Site,
     arguments: &PlanArguments,
     lock: &Lock,
+    built: &[Built],
     rules: &Rules,
     plan: &Plan,
     store: &Store,
@@ -361,7 +373,7 @@ pub(super) fn dry_run(
         arguments.layout.as_deref(),
         arguments.max_nested_paths,
     );
-    let items = items(lock, rules, plan, &place, &shape)
+    let items = items(lock, built, rules, plan, &place, &shape)
         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
     let mut mapping = Vec::new();
     let mut missing = Vec::new();

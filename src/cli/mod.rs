@@ -1,6 +1,7 @@
 //! The command line: the only place that prints, reads the environment or knows the clock.
 
 mod arguments;
+mod charts;
 mod delivery;
 mod demo;
 mod destination;

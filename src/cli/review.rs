@@ -22,8 +22,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use serde_json::json;
 
 use super::arguments::{
-    AuditArguments, DiffArguments, DiffFormat, Format, MergeDriverArguments, PlanArguments,
-    PlanFormat, Subject, TextconvArguments, WhyArguments,
+    AuditArguments, AuditFormat, DiffArguments, DiffFormat, Format, MergeDriverArguments,
+    PlanArguments, PlanFormat, Subject, TextconvArguments, WhyArguments,
 };
 use super::delivery;
 use super::destination;
@@ -37,6 +37,7 @@ use crate::canon::Key;
 use crate::config::{self, ImageSet, parse_size};
 use crate::deliver::attest;
 use crate::deliver::audit::{self, AuditError};
+use crate::deliver::bill;
 use crate::deliver::emit::replace;
 use crate::deliver::head::AdoptedHead;
 use crate::deliver::registry::RegistryTarget;
@@ -50,14 +51,16 @@ use crate::plan::lines::lines;
 use crate::plan::lock::{Lock, Origin as PinOrigin};
 use crate::plan::policy::{self, Policy, Violation};
 use crate::plan::{merge, text, why};
-use crate::reference::{ImageName, LayoutName, Reference};
+use crate::reference::{ImageName, LayoutName, Reference, Repository, Tag};
+use crate::run::built;
 use crate::run::event::{Event, one_line};
 use crate::run::realise::{Depot, Extent};
+use crate::run::resolve::means::tag_list;
 use crate::run::resolve::{self, Answer, Names, Request, ResolveError, Resolver};
 use crate::run::upstream::Live;
-use crate::step::Address;
 use crate::step::place::Layout;
 use crate::step::rule::Rules;
+use crate::step::{Address, Observe};
 use crate::store::disk::{Access, Store};
 use crate::store::memo::{Memo, Output};
 use crate::store::{Blob, Sink, Source, TransferError, Verified, read};
@@ -213,12 +216,13 @@ fn from_stream(
     stream: &Stream,
     sequence: u64,
 ) -> Result<Vec<u8>, Failure> {
-    let settings = site.settings.streams.get(stream.as_str());
-    let folder = settings
-        .and_then(|settings| settings.value.lock.as_ref())
-        .and_then(|lock| Path::new(&lock.value).parent().map(Path::to_owned))
-        .unwrap_or_else(|| PathBuf::from("lockfiles"));
-    let path = folder.join(format!("{stream}.chain"));
+    let nothing = Subject {
+        mapping_file: None,
+        config: None,
+        lock: None,
+    };
+    let paths = site.paths_in(&nothing, Some(stream.as_str()));
+    let path = delivery::chain_path(&paths, stream);
     let chain = delivery::chain(&path)?;
     let mut digest = chain.line(sequence).map(|line| line.lock);
     if let (None, Some(store)) = (digest, store) {
@@ -306,7 +310,12 @@ impl Source for Places<'_> {
 fn plan_at(lock: &Lock, places: &Places<'_>) -> Result<(Plan, usize), Failure> {
     let failed =
         |error: crate::plan::graph::PlanError| Failure::of(ui::ERROR, &error, error.hint());
-    let mut plan = Plan::of(resolve::roots(lock)).map_err(failed)?;
+    let built = match places.store {
+        Some(store) => built::remembered(lock, store)
+            .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?,
+        None => Vec::new(),
+    };
+    let mut plan = Plan::of(resolve::roots(lock, &built)).map_err(failed)?;
     let mut absent = BTreeSet::new();
     loop {
         let unread: Vec<Blob> = plan
@@ -772,12 +781,13 @@ pub(super) fn audit(
     arguments: &AuditArguments,
     stop: &AtomicBool,
 ) -> Result<u8, Failure> {
-    let paths = site.paths(&Subject {
+    let subject = Subject {
         mapping_file: None,
         config: arguments.config.clone(),
         lock: None,
-    });
-    let stream = site.stream(arguments.stream.as_deref(), &paths.stem)?;
+    };
+    let paths = site.paths_in(&subject, arguments.stream.as_deref());
+    let stream = site.stream(&paths)?;
     let store = site.store(Access::ReadOnly)?;
     let lock_bytes = match &arguments.lock {
         // Bytes as they are: an auditor wants to be told what is wrong with them.
@@ -786,7 +796,7 @@ pub(super) fn audit(
         }
         Some(name) => {
             let found = lock_at(site, Some(&store), name)?;
-            if !site.common.quiet && arguments.format == Format::Text {
+            if !site.common.quiet && arguments.format == AuditFormat::Text {
                 remark(format!("note: auditing the lock of {}", found.name));
             }
             found.bytes
@@ -824,6 +834,7 @@ pub(super) fn audit(
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(cannot("read the chain", &chain_path, &error)),
     };
+    let created = created(arguments)?;
     let keys = trust::public_keys(&arguments.by)?;
     let secret = trust::secret_keys(arguments.attest.as_slice())?;
     let place = arguments
@@ -874,22 +885,37 @@ pub(super) fn audit(
         AuditError::Stopped => Failure::of(ui::INCOMPLETE, &error, None),
         AuditError::Store(source) => Failure::of(ui::ERROR, &error, source.hint()),
     })?;
-    match arguments.format {
-        Format::Json => {
+    // What is not sound is no bill of anything; its findings are said below.
+    let bill = match (
+        bill_of(&lock_bytes, &report, arguments.format, &created),
+        arguments.format,
+    ) {
+        (None, AuditFormat::Json) => {
             let mut out = json!(report);
             out["report"] = json!(report.digest());
             say(out.to_string());
+            None
         }
-        Format::Text => {
+        (None, AuditFormat::Text) => {
             if !site.common.quiet {
                 say(report.text().trim_end());
             }
             say(format!("report {}", report.digest()));
+            None
         }
-    }
+        (None, _) => None,
+        (Some(bill), _) => {
+            say(format!("{bill:#}"));
+            Some(bill)
+        }
+    };
+    let statement = match bill.filter(|_| arguments.format == AuditFormat::Slsa) {
+        Some(provenance) => provenance.to_string().into_bytes(),
+        None => attest::statement(&report),
+    };
     if let Some(path) = &arguments.attested {
         let bytes = fs::read(path).map_err(|error| cannot("read the attestation", path, &error))?;
-        let signer = attest::check(&report, &bytes, &keys)
+        let signer = attest::check(&statement, &bytes, &keys)
             .map_err(|error| Failure::of(ui::UNVERIFIED, &error, None))?;
         if !site.common.quiet {
             remark(format!(
@@ -905,7 +931,7 @@ pub(super) fn audit(
                 .output
                 .clone()
                 .unwrap_or_else(|| PathBuf::from("audit.dsse.json"));
-            let bytes = attest::attest(&report, key)
+            let bytes = attest::attest(&report, &statement, key)
                 .map_err(|error| Failure::of(ui::ERROR, &error, None))?;
             replace(&path, &bytes)
                 .map_err(|error| cannot("write the attestation", &path, &error))?;
@@ -942,6 +968,43 @@ pub(super) fn audit(
         format!("the audit has {}:\n  {}", count(report.findings.len(), "finding"), lines.join("\n  ")),
     )
     .hint("lockfiles and chains come back from git, blobs with `imgbuild store fsck` and then `imgbuild build`"))
+}
+
+/// A sound audit in the form of other tools, if one of those was asked for.
+fn bill_of(
+    lock: &[u8],
+    report: &audit::Report,
+    format: AuditFormat,
+    created: &str,
+) -> Option<serde_json::Value> {
+    // A report on what is no lock is not sound.
+    let lock = text::parse(std::str::from_utf8(lock).ok()?, "lock").ok()?;
+    match format {
+        AuditFormat::Text | AuditFormat::Json => None,
+        AuditFormat::Cyclonedx => bill::cyclonedx(&lock, report).ok(),
+        AuditFormat::Spdx => bill::spdx(&lock, report, created).ok(),
+        AuditFormat::Slsa => bill::slsa(&lock, report).ok(),
+    }
+}
+
+/// The time of an SPDX document, as SPDX writes it.
+fn created(arguments: &AuditArguments) -> Result<String, Failure> {
+    let Some(text) = &arguments.created else {
+        return Ok(bill::CREATED.to_owned());
+    };
+    if arguments.format != AuditFormat::Spdx {
+        return Err(Failure::new(
+            ui::USAGE,
+            "--created is the time of an SPDX document, and none is asked for",
+        )
+        .hint("add --format spdx"));
+    }
+    text.parse::<jiff::Timestamp>()
+        .map(|time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+        .map_err(|error| {
+            Failure::new(ui::USAGE, format!("--created {text:?} is no time: {error}"))
+                .hint("write it as 2026-11-20T18:00:00Z")
+        })
 }
 
 /// The policy of the settings.
@@ -1025,7 +1088,7 @@ pub(super) fn enforce_growth(
     if policy.max_growth.is_none() {
         return Ok(());
     }
-    let stream = site.stream(None, &paths.stem)?;
+    let stream = site.stream(paths)?;
     let chain = delivery::chain(&delivery::chain_path(paths, &stream))?;
     let (base, since) = match (chain.last(), previous) {
         (Some(line), previous) => {
@@ -1042,7 +1105,7 @@ pub(super) fn enforce_growth(
     };
     let closure = |lock: &Lock| -> Result<BTreeSet<Blob>, Failure> {
         let plan = if online {
-            fetch(site, lock, store, Extent::Manifests, stop)?.0
+            fetch(site, lock, None, store, Extent::Manifests, stop)?.plan
         } else {
             let places = Places {
                 store: Some(store),
@@ -1086,7 +1149,7 @@ pub(super) fn since(
     let name = match &arguments.since {
         Some(name) => name.clone(),
         None if is_page => {
-            let stream = site.stream(arguments.stream.as_deref(), &paths.stem)?;
+            let stream = site.stream(paths)?;
             let chain = delivery::chain(&delivery::chain_path(paths, &stream))?;
             let Some(line) = chain.last() else {
                 return Ok(None);
@@ -1122,7 +1185,7 @@ pub(super) fn since(
             )
             .hint("run it without --offline, which fetches them"));
         }
-        plan = fetch(site, &found.lock, store, Extent::Manifests, stop)?.0;
+        plan = fetch(site, &found.lock, None, store, Extent::Manifests, stop)?.plan;
     }
     let closure = plan
         .closure()
@@ -1210,6 +1273,10 @@ impl Names for Watched<'_> {
 
     fn get(&self, address: &Address, limit: u64) -> io::Result<Option<Vec<u8>>> {
         self.seen(self.names.get(address, limit))
+    }
+
+    fn tags(&self, repository: &Repository) -> io::Result<Option<Vec<Tag>>> {
+        self.seen(self.names.tags(repository))
     }
 }
 
@@ -1317,6 +1384,9 @@ pub(super) fn drift(
         Err(error) => Err(resolve_failure(&error)),
     }
 }
+
+/// Largest list of tags that is read again.
+const TAGS_LIMIT: u64 = 64 << 20;
 
 /// Names as an evidence log has them: the last answer to a question counts.
 pub(super) struct Replay<'a> {
@@ -1437,6 +1507,34 @@ impl Names for Replay<'_> {
             Some(bytes) if Digest::of(&bytes) == digest => Ok(Some(bytes)),
             _ => Err(io::Error::other(format!(
                 "{address} is no longer {digest}, which is not in the store"
+            ))),
+        }
+    }
+
+    fn tags(&self, repository: &Repository) -> io::Result<Option<Vec<Tag>>> {
+        let question = Observe::Tags(repository.clone()).to_string();
+        let Some(digest) = self.answers.get(&question) else {
+            return Err(io::Error::other(Unheard {
+                path: self.path.clone(),
+            }));
+        };
+        let Some(digest) = *digest else {
+            return Ok(None);
+        };
+        if let Some(size) = self.store.size_of(&digest).map_err(io::Error::from)? {
+            let bytes =
+                read(self.store, &Blob { digest, size }, TAGS_LIMIT).map_err(io::Error::other)?;
+            let tags = String::from_utf8_lossy(&bytes)
+                .lines()
+                .map(str::parse)
+                .collect::<Result<Vec<Tag>, _>>()
+                .map_err(io::Error::other)?;
+            return Ok(Some(tags));
+        }
+        match self.live.tags(repository)? {
+            Some(tags) if Digest::of(tag_list(&tags).as_bytes()) == digest => Ok(Some(tags)),
+            _ => Err(io::Error::other(format!(
+                "{question} are no longer {digest}, which is not in the store"
             ))),
         }
     }

@@ -28,7 +28,7 @@ use crate::run::resolve::release::Services;
 use crate::run::resolve::{Asked, Request, rules_of};
 use crate::run::upstream::{Live, Places};
 use crate::step::place::{Destination, Layout};
-use crate::step::rule::{EMBEDDED, Rules};
+use crate::step::rule::{EMBEDDED, Rule, Rules};
 use crate::store::disk::{Access, Store};
 use crate::store::{Blob, StoreError};
 
@@ -52,7 +52,12 @@ pub(super) struct Paths {
     pub(super) is_mapping: bool,
     pub(super) lock: PathBuf,
     pub(super) stem: String,
+    /// The stream that they are of, if one was named or the settings say so.
+    pub(super) stream: Option<String>,
 }
+
+/// How many of the last archives of a stream garbage collection spares, where the settings do not say.
+const KEPT_ARCHIVES: u64 = 3;
 
 impl Site {
     /// Reads the settings file.
@@ -100,51 +105,81 @@ impl Site {
 
     /// The files of a command.
     pub(super) fn paths(&self, subject: &Subject) -> Paths {
-        let config = subject
-            .mapping_file
-            .as_ref()
-            .or(subject.config.as_ref())
+        self.paths_in(subject, None)
+    }
+
+    /// The files of a command on a line of archives: as named, else as `[stream.NAME]` says, else the defaults. A stream
+    /// that is not named is the one whose config is meant.
+    pub(super) fn paths_in(&self, subject: &Subject, named: Option<&str>) -> Paths {
+        let folder = self.settings_folder();
+        let streams = &self.settings.streams;
+        let config_of = |name: &str| {
+            let config = streams.get(name)?.value.config.as_ref()?;
+            Some(folder.join(&config.value))
+        };
+        let named_file = subject.mapping_file.as_ref().or(subject.config.as_ref());
+        let asked = named_file
             .cloned()
             .unwrap_or_else(|| PathBuf::from("imageset.yaml"));
+        let same = |one: &Path| one.components().eq(asked.components());
+        let stream = match named {
+            Some(name) => Some(name),
+            None => streams
+                .keys()
+                .map(String::as_str)
+                .find(|name| config_of(name).is_some_and(|config| same(&config))),
+        };
+        let config = match (named_file, stream.and_then(config_of)) {
+            (None, Some(config)) => config,
+            _ => asked,
+        };
         let stem = config.file_stem().map_or_else(
             || "imageset".to_owned(),
             |stem| stem.to_string_lossy().into_owned(),
         );
+        let lock = stream
+            .and_then(|name| streams.get(name)?.value.lock.as_ref())
+            .map(|lock| folder.join(&lock.value));
         let lock = subject
             .lock
             .clone()
+            .or(lock)
             .unwrap_or_else(|| PathBuf::from("lockfiles").join(format!("{stem}.lock.toml")));
         Paths {
             config,
             is_mapping: subject.mapping_file.is_some(),
             lock,
             stem,
+            stream: stream.map(str::to_owned),
         }
     }
 
-    /// The stream of a command: the one named, else the config's stem in the letters that streams have.
-    pub(super) fn stream(
-        &self,
-        named: Option<&str>,
-        stem: &str,
-    ) -> Result<crate::archive::Stream, Failure> {
-        let text = named.map_or_else(
-            || {
-                let text: String = stem
-                    .to_lowercase()
-                    .chars()
-                    .map(|letter| {
-                        if letter.is_ascii_alphanumeric() {
-                            letter
-                        } else {
-                            '-'
-                        }
-                    })
-                    .collect();
-                text.trim_matches('-').to_owned()
-            },
-            str::to_owned,
-        );
+    /// How many of the last archives of a stream garbage collection spares.
+    pub(super) fn kept_archives(&self, stream: &crate::archive::Stream) -> u64 {
+        self.settings
+            .streams
+            .get(stream.as_str())
+            .and_then(|settings| settings.value.keep.as_ref())
+            .map_or(KEPT_ARCHIVES, |keep| keep.value.max(1))
+    }
+
+    /// The stream of a command: the one that its files are of, else the config's stem in the letters that streams have.
+    pub(super) fn stream(&self, paths: &Paths) -> Result<crate::archive::Stream, Failure> {
+        let text = paths.stream.clone().unwrap_or_else(|| {
+            let text: String = paths
+                .stem
+                .to_lowercase()
+                .chars()
+                .map(|letter| {
+                    if letter.is_ascii_alphanumeric() {
+                        letter
+                    } else {
+                        '-'
+                    }
+                })
+                .collect();
+            text.trim_matches('-').to_owned()
+        });
         text.parse().map_err(|error: crate::archive::ArchiveError| {
             Failure::of(ui::ERROR, &error, error.hint())
         })
@@ -315,7 +350,7 @@ impl Site {
     }
 
     /// The folder that paths in the settings are relative to.
-    fn settings_folder(&self) -> &Path {
+    pub(super) fn settings_folder(&self) -> &Path {
         self.common
             .settings
             .as_deref()
@@ -419,7 +454,16 @@ impl Site {
                     .collect();
                 continue;
             }
-            let Some(rule) = rules.serving(&section.name) else {
+            if section.name == "mirror.helm.repositories" {
+                refused.push(set.error(
+                    section.position,
+                    "every chart of a repository, in every version, is more than anybody wants",
+                    Some("list those that you need under charts; `imgbuild list charts URL` shows what there is".to_owned()),
+                ));
+                continue;
+            }
+            let serving: Vec<&Rule> = rules.serving(&section.name).collect();
+            if serving.is_empty() {
                 let served: Vec<&str> = rules
                     .iter()
                     .flat_map(|rule| rule.reads.iter().map(String::as_str))
@@ -431,8 +475,25 @@ impl Site {
                     Some(hint),
                 ));
                 continue;
-            };
-            for row in rows {
+            }
+            let is_chart = section.name.starts_with("mirror.helm.");
+            let mut values = Vec::new();
+            for row in &rows {
+                if !is_chart {
+                    values.push((row, row.value()));
+                    continue;
+                }
+                match super::charts::row(self, row, &mut request.files) {
+                    Ok(value) => values.push((row, value)),
+                    Err(problem) => {
+                        refused.push(set.error(row.position, problem.text, problem.hint));
+                    }
+                }
+            }
+            for (rule, (row, value)) in serving
+                .iter()
+                .flat_map(|rule| values.iter().map(move |row| (rule, row)))
+            {
                 request.asked.push(Asked {
                     rule: rule.name.clone(),
                     at: format!(
@@ -441,8 +502,13 @@ impl Site {
                         row.position.line,
                         row.position.column
                     ),
-                    row: row.value(),
+                    row: value.clone(),
                 });
+            }
+        }
+        if !self.common.quiet {
+            for note in super::charts::unused(self, &request.asked) {
+                ui::remark(note);
             }
         }
         match config::ConfigErrors::of(refused) {

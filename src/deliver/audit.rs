@@ -45,6 +45,7 @@ use crate::plan::graph::{Plan, Root};
 use crate::plan::key::BlockKey;
 use crate::plan::lock::{Lock, Want};
 use crate::plan::text;
+use crate::run::built::{self, Built};
 use crate::run::event::{Event, Observer, one_line};
 use crate::run::resolve::{placements, roots};
 use crate::step::place::{Destination, Layout, refuse_collisions};
@@ -347,8 +348,12 @@ pub fn audit(subject: &Subject<'_>) -> Result<Report, AuditError> {
     };
     if let Some(lock) = lock(subject, &mut report) {
         let rules = rules(subject.store, &lock, &mut report)?;
+        let built = match &rules {
+            Some(rules) => built(subject.store, &lock, rules, &mut report),
+            None => Vec::new(),
+        };
         if let Some(rules) = &rules {
-            places(&lock, rules, &mut report);
+            places(&lock, &built, rules, &mut report);
         }
         if let Some(config) = &subject.config {
             answers(&lock, rules.as_ref(), config, &mut report);
@@ -370,9 +375,9 @@ pub fn audit(subject: &Subject<'_>) -> Result<Report, AuditError> {
                 );
             }
         }
-        closure(subject, &lock, &mut report)?;
+        closure(subject, &lock, &built, &mut report)?;
         if let (Some(delivered), Some(rules)) = (&subject.destination, &rules) {
-            destination(subject, delivered, &lock, rules, &mut report)?;
+            destination(subject, delivered, &lock, &built, rules, &mut report)?;
         }
     }
     for path in subject.store.memo().unreadable()? {
@@ -443,10 +448,36 @@ fn rules(store: &Store, lock: &Lock, report: &mut Report) -> Result<Option<Rules
     }
 }
 
+/// What was made of the lock, as the store remembers it.
+fn built(store: &Store, lock: &Lock, rules: &Rules, report: &mut Report) -> Vec<Built> {
+    let known = built::recipes(lock, rules).and_then(|recipes| {
+        let known = built::known(lock, rules, store)?;
+        Ok((recipes, known))
+    });
+    match known {
+        Ok((recipes, known)) => {
+            for recipe in recipes {
+                if !known.iter().any(|built| built.owner == recipe.owner) {
+                    report.find(
+                        Kind::Memo,
+                        recipe.owner.to_string(),
+                        "its image was never built here",
+                    );
+                }
+            }
+            known
+        }
+        Err(error) => {
+            report.find(Kind::Rule, "all", one_line(&error));
+            Vec::new()
+        }
+    }
+}
+
 /// Where every image goes, and that no two share a place.
-fn places(lock: &Lock, rules: &Rules, report: &mut Report) {
+fn places(lock: &Lock, built: &[Built], rules: &Rules, report: &mut Report) {
     let layout = Layout::default();
-    match placements(lock, rules, &layout) {
+    match placements(lock, built, rules, &layout) {
         Ok(placements) => {
             if let Err(error) = refuse_collisions(&placements, "", &layout) {
                 report.find(Kind::Place, "all", one_line(&error));
@@ -530,12 +561,17 @@ fn unreadable(error: &io::Error) -> String {
 }
 
 /// Grows the plan from the store's manifests, then hashes everything it comes to.
-fn closure(subject: &Subject<'_>, lock: &Lock, report: &mut Report) -> Result<(), AuditError> {
+fn closure(
+    subject: &Subject<'_>,
+    lock: &Lock,
+    built: &[Built],
+    report: &mut Report,
+) -> Result<(), AuditError> {
     let store = subject.store;
     // Root by root: one that cannot be understood does not hide the others.
     let mut sound: Vec<Root> = Vec::new();
     let mut sizes: BTreeMap<Digest, u64> = BTreeMap::new();
-    for root in roots(lock) {
+    for root in roots(lock, built) {
         let blob = root.fetch.blob;
         let known = *sizes.entry(blob.digest).or_insert(blob.size);
         if known == blob.size {
@@ -656,10 +692,11 @@ fn destination(
     subject: &Subject<'_>,
     delivered: &Delivered<'_>,
     lock: &Lock,
+    built: &[Built],
     rules: &Rules,
     report: &mut Report,
 ) -> Result<(), AuditError> {
-    let claims = match claims(lock, rules, delivered.place, delivered.layout) {
+    let claims = match claims(lock, built, rules, delivered.place, delivered.layout) {
         Ok(claims) => claims,
         Err(error) => {
             report.find(Kind::Place, "destination", one_line(&error));

@@ -39,9 +39,10 @@ use crate::digest::Digest;
 use crate::hint::Hint;
 use crate::oci::Descriptor;
 use crate::plan::graph::{Plan, PlanError, Root};
-use crate::plan::lock::{Block, Lock};
+use crate::plan::lock::{Block, ChartSource, Lock};
 use crate::plan::text::{self, LockError};
 use crate::reference::{ReferenceError, Tag};
+use crate::run::built::{self, BuildError, Built};
 use crate::run::each;
 use crate::run::event::{Event, Observer, advice, joined_advice};
 use crate::run::resolve::release::{Unsigned, verify_pinned};
@@ -110,6 +111,8 @@ pub struct Imported {
     pub lock_digest: Digest,
     /// The lock, to emit resources from.
     pub lock: Lock,
+    /// What was made of it.
+    pub built: Vec<Built>,
     /// The rules it names.
     pub rules: Rules,
     /// Whether it had been adopted before.
@@ -153,6 +156,9 @@ pub enum ImportError {
     /// A file has the name of a part but is none.
     #[error("a file cannot be taken into an archive")]
     Broken(#[source] Box<ArchiveError>),
+    /// What was built does not answer the lock.
+    #[error("what was built does not answer the lock")]
+    Built(#[from] BuildError),
     /// The archive does not prove itself.
     #[error("{stream} seq {sequence} is damaged")]
     Unproven {
@@ -865,6 +871,7 @@ impl Taker for ToStore<'_> {
 struct Prepared {
     lock: Lock,
     rules: Rules,
+    built: Vec<Built>,
     plan: Plan,
     closure: BTreeSet<Blob>,
     images: Vec<Descriptor>,
@@ -892,7 +899,20 @@ fn prepare(
     if !archive.missing().is_empty() {
         keep_metadata(request.store, &metadata)?;
     }
-    let Some(plan) = stage_manifests(request.store, &lock, blobs)? else {
+    let said: Vec<(String, Blob)> = archive
+        .manifest()
+        .built
+        .iter()
+        .map(|built| {
+            let blob = Blob {
+                digest: built.digest,
+                size: built.size,
+            };
+            (built.reference.clone(), blob)
+        })
+        .collect();
+    let built = built::expect(&lock, &rules, &said)?;
+    let Some(plan) = stage_manifests(request.store, &lock, &built, blobs)? else {
         return Ok(None);
     };
     let mut closure: BTreeSet<Blob> = plan.closure()?.sorted().into_iter().collect();
@@ -903,11 +923,13 @@ fn prepare(
             found: closure.len(),
         });
     }
+    built::learn(&lock, &rules, &built, &plan, request.store)?;
     let images = index::parse(&metadata.index)
         .map_err(|text| ImportError::Io(io::Error::new(io::ErrorKind::InvalidData, text)))?;
     Ok(Some(Prepared {
         lock,
         rules,
+        built,
         plan,
         closure,
         images,
@@ -1084,9 +1106,13 @@ fn adopt(
             destination,
         } => {
             let Prepared {
-                lock, rules, plan, ..
+                lock,
+                rules,
+                built,
+                plan,
+                ..
             } = &prepared;
-            let items = items(lock, rules, plan, destination, &request.layout)?;
+            let items = items(lock, built, rules, plan, destination, &request.layout)?;
             let lenders = match stored {
                 Some(stored) => lenders(request.store, stored.lock, destination, &request.layout)?,
                 None => BTreeMap::new(),
@@ -1135,6 +1161,7 @@ fn adopt(
         archive_id: archive.archive_id(),
         lock_digest: manifest.lock.digest,
         lock: prepared.lock,
+        built: prepared.built,
         rules: prepared.rules,
         already: stored.is_some_and(|stored| stored.archive_id == archive.archive_id()),
         passed_over: Vec::new(),
@@ -1171,9 +1198,10 @@ fn read_lock(metadata: &Metadata) -> Result<(Lock, Rules), ImportError> {
 fn stage_manifests(
     store: &Store,
     lock: &Lock,
+    built: &[Built],
     blobs: &dyn Source,
 ) -> Result<Option<Plan>, ImportError> {
-    let mut plan = Plan::of(roots(lock))?;
+    let mut plan = Plan::of(roots(lock, built))?;
     loop {
         let unread = plan.unread();
         if unread.is_empty() {
@@ -1216,11 +1244,22 @@ fn vouch(
 /// Brings what is no part of an image into the store; answers what is nowhere.
 fn stage_files(store: &Store, lock: &Lock, blobs: &dyn Source) -> Result<Vec<Blob>, ImportError> {
     let mut missing = Vec::new();
-    for root in roots(lock) {
+    for root in roots(lock, &[]) {
         if root.fetch.content != Content::Opaque {
             continue;
         }
         match transfer(blobs, store, &root.fetch.blob, &|_| ()) {
+            Ok(_) => {}
+            Err(TransferError::Absent { blob }) => missing.push(blob),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // The files of charts that are images: values for the mirror are made of them.
+    for chart in &lock.charts {
+        let Ok(file) = super::charts::file_of(chart, store) else {
+            continue;
+        };
+        match transfer(blobs, store, &file, &|_| ()) {
             Ok(_) => {}
             Err(TransferError::Absent { blob }) => missing.push(blob),
             Err(error) => return Err(error.into()),
@@ -1340,14 +1379,15 @@ fn publish(store: &Store, images: Vec<Descriptor>) -> Result<(), ImportError> {
 /// If one has no place, or two collide there.
 pub fn items(
     lock: &Lock,
+    built: &[Built],
     rules: &Rules,
     plan: &Plan,
     destination: &Destination,
     layout: &Layout,
 ) -> Result<Vec<Item>, ImportError> {
-    let placements = placements(lock, rules, layout)?;
+    let placements = placements(lock, built, rules, layout)?;
     refuse_collisions(&placements, &destination.prefix, layout)?;
-    let needs = needs(lock);
+    let needs = needs(lock, built);
     // The plan may take more of an image than the lock says.
     let planned: BTreeMap<(&str, Digest), &Root> = plan
         .roots()
@@ -1392,13 +1432,23 @@ pub fn items(
     Ok(items)
 }
 
-/// The images that others make no sense without: the components of payloads, and what the packages of catalogs name.
-fn needs(lock: &Lock) -> BTreeMap<Digest, BTreeSet<Digest>> {
+/// The images that others make no sense without: the components of payloads, what the packages of catalogs name, and the
+/// images of charts.
+fn needs(lock: &Lock, built: &[Built]) -> BTreeMap<Digest, BTreeSet<Digest>> {
     let mut needs: BTreeMap<Digest, BTreeSet<Digest>> = BTreeMap::new();
     for block in lock.blocks() {
         let whole = match block {
             Block::Payload(_, payload) => payload.pin.digest,
             Block::Package(catalog, _) => catalog.pin.digest,
+            Block::Chart(chart) => match &chart.source {
+                ChartSource::Image(pin) => pin.digest,
+                ChartSource::File { .. } => {
+                    match built.iter().find(|built| built.owner == block.key()) {
+                        Some(built) => built.blob.digest,
+                        None => continue,
+                    }
+                }
+            },
             _ => continue,
         };
         let parts = block.pins().into_iter().map(|(_, pin)| pin.digest);
@@ -1457,8 +1507,9 @@ pub fn lenders(
         return Ok(lenders);
     };
     let rules = Rules::with(texts)?;
-    let plan = plan_from(&lock, store, store)?;
-    for item in items(&lock, &rules, &plan, destination, layout)? {
+    let built = built::known(&lock, &rules, store)?;
+    let plan = plan_from(&lock, &built, store, store)?;
+    for item in items(&lock, &built, &rules, &plan, destination, layout)? {
         for (_, manifest) in &item.manifests {
             if let crate::oci::Manifest::Image(image) = manifest {
                 for blob in image.blobs() {

@@ -2,6 +2,8 @@
 
 pub mod attest;
 pub mod audit;
+pub mod bill;
+pub mod charts;
 pub mod delete;
 pub mod dossier;
 pub mod emit;

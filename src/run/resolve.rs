@@ -13,6 +13,7 @@
 //! [`Names`] is the capability to observe. Nothing else in the library can ask a mutable name, and only [`lock`] takes
 //! one.
 
+pub mod chart;
 pub mod file;
 pub mod image;
 pub mod means;
@@ -25,6 +26,7 @@ use std::sync::atomic::AtomicBool;
 
 use regex::Regex;
 
+use super::built::Built;
 use super::event::{Observer, joined_advice};
 use super::realise::{Depot, Extent, Limits, Report, Upstream, realise};
 use crate::canon::Value;
@@ -36,7 +38,7 @@ use crate::plan::key::{BlockKey, ReleaseName, Role};
 use crate::plan::lock::{
     Block as LockBlock, Blocked, Lock, NewBlock, Origin as PinOrigin, Pin, Skip, Want,
 };
-use crate::reference::{ImageName, Reference, ReferenceError};
+use crate::reference::{ImageName, Reference, ReferenceError, Repository, Tag};
 use crate::step::hole::{HoleError, look_up};
 use crate::step::place::{Layout, PlaceError, Placement, Subject, place, refuse_collisions};
 use crate::step::rule::{Block, BlockKind, Rule, Rules};
@@ -62,6 +64,16 @@ pub trait Names: Sync {
     /// # Errors
     /// If nobody could be asked, or there are more bytes.
     fn get(&self, address: &Address, limit: u64) -> io::Result<Option<Vec<u8>>>;
+
+    /// The tags that a repository has now, sorted; `None` if there is no such repository.
+    ///
+    /// # Errors
+    /// If nobody could be asked; always, where nobody here can tell.
+    fn tags(&self, repository: &Repository) -> io::Result<Option<Vec<Tag>>> {
+        Err(io::Error::other(format!(
+            "nobody here can list the tags of {repository}"
+        )))
+    }
 }
 
 /// What a mutable name means.
@@ -371,12 +383,14 @@ fn expected_by(
         .iter()
         .rev()
         .flat_map(|expected| {
-            let keys = match expected.want.get("keys") {
-                Some(Value::List(keys)) => keys.as_slice(),
+            let listed = ["keys", "values"].map(|name| match expected.want.get(name) {
+                Some(Value::List(files)) => files.as_slice(),
                 _ => &[],
-            };
-            keys.iter()
-                .filter_map(|key| match key {
+            });
+            listed
+                .into_iter()
+                .flatten()
+                .filter_map(|file| match file {
                     Value::Text(text) => text.parse().ok(),
                     _ => None,
                 })
@@ -606,6 +620,23 @@ fn expect_one(
             },
             arch: fill(block.arch.as_ref())?.unwrap_or_default(),
         },
+        BlockKind::Chart => {
+            let names = match want.get("platforms") {
+                Some(_) => texts(Some(&want_value(&want)), "platforms"),
+                None => Vec::new(),
+            };
+            platforms = image::platforms(&names).map_err(|source| ResolveError::Platform {
+                at: asked.at.clone(),
+                source,
+            })?;
+            BlockKey::Chart {
+                reference: reference.unwrap_or_default(),
+                version: want.text("version").map(str::to_owned),
+            }
+        }
+        BlockKind::File => BlockKey::File {
+            reference: reference.unwrap_or_default(),
+        },
         BlockKind::Image => {
             let question = rule
                 .steps
@@ -682,6 +713,7 @@ fn answer(expected: &Expected, rules: &Rules, means: &Means<'_>) -> Result<Found
     match &expected.key {
         BlockKey::Image { .. } => image::answer(expected, means),
         BlockKey::Release { .. } => release::answer(expected, rule()?, means),
+        BlockKey::Chart { .. } => chart::answer(expected, rule()?, means),
         BlockKey::File { .. } => file::answer(expected, means),
         other => Err(vec![Problem::new(format!(
             "nothing here can answer {other}"
@@ -689,9 +721,9 @@ fn answer(expected: &Expected, rules: &Rules, means: &Means<'_>) -> Result<Found
     }
 }
 
-/// Whether answering a block asks a mutable name; what is at hand can be had offline.
-const fn asks(key: &BlockKey) -> bool {
-    !matches!(key, BlockKey::File { .. })
+/// Whether answering a block asks a mutable name; a file that is at hand can be had offline.
+fn asks(expected: &Expected) -> bool {
+    !matches!(expected.key, BlockKey::File { .. }) || expected.want.get("sha256").is_none()
 }
 
 /// What a block asks, for people.
@@ -780,6 +812,9 @@ pub fn lock(
             (true, Some(LockBlock::Release(release)), Some(rule)) => {
                 release::refresh(release, expected, rule, &means)
             }
+            (true, Some(LockBlock::Chart(chart)), Some(rule)) => {
+                chart::refresh(chart, expected, rule, &means)
+            }
             _ => answer(expected, resolver.rules, &means),
         }
     });
@@ -843,7 +878,7 @@ pub fn lock(
     record_rules(request, resolver.rules, &mut lock);
     lock.sort();
     let placements =
-        placements(&lock, resolver.rules, &Layout::default()).map_err(ResolveError::Place)?;
+        placements(&lock, &[], resolver.rules, &Layout::default()).map_err(ResolveError::Place)?;
     refuse_collisions(&placements, "", &Layout::default()).map_err(ResolveError::Place)?;
     Ok(Locked {
         lock,
@@ -899,7 +934,7 @@ fn refuse_offline(
     let questions: Vec<String> = open
         .iter()
         .map(|index| &wanted[*index])
-        .filter(|expected| asks(&expected.key))
+        .filter(|expected| asks(expected))
         .map(|expected| {
             let why = match previous
                 .and_then(|lock| lock.find(&expected.key))
@@ -925,7 +960,7 @@ fn complete(
     wanted: &[Expected],
     resolver: &Resolver<'_>,
 ) -> Result<(), ResolveError> {
-    let roots: Vec<Root> = roots(answered)
+    let roots: Vec<Root> = roots(answered, &[])
         .into_iter()
         .filter(|root| matches!(root.fetch.content, Content::Manifest { .. }))
         .collect();
@@ -1011,9 +1046,9 @@ fn signature_roots(owner: &str, pin: &Pin) -> Vec<Root> {
         .collect()
 }
 
-/// Everything that a lock pins, as the roots of a plan, in lock order.
+/// Everything that a lock pins, and what was made of it, as the roots of a plan, in lock order.
 #[must_use]
-pub fn roots(lock: &Lock) -> Vec<Root> {
+pub fn roots(lock: &Lock, built: &[Built]) -> Vec<Root> {
     let mut roots = Vec::new();
     for (key, pins) in lock.owners() {
         let owner = key.to_string();
@@ -1024,10 +1059,11 @@ pub fn roots(lock: &Lock) -> Vec<Root> {
     }
     for (key, blob) in lock.file_pins() {
         let origins = match &key {
-            BlockKey::File { reference } | BlockKey::Chart { reference, .. } => {
-                vec![Origin::Url(reference.clone())]
-            }
-            _ => Vec::new(),
+            BlockKey::File { reference } => vec![Origin::Url(reference.clone())],
+            key => match lock.find(key) {
+                Some(LockBlock::Chart(chart)) => chart::origins(chart),
+                _ => Vec::new(),
+            },
         };
         roots.push(Root {
             owner: key.to_string(),
@@ -1038,24 +1074,33 @@ pub fn roots(lock: &Lock) -> Vec<Root> {
             },
         });
     }
+    roots.extend(built.iter().map(Built::root));
     roots
 }
 
 /// The rule that a block was made by.
-fn rule_of<'a>(key: &BlockKey, rules: &'a Rules) -> Option<&'a Rule> {
-    rules.recording(match key {
+pub(super) fn rule_of<'a>(block: &LockBlock<'_>, rules: &'a Rules) -> Option<&'a Rule> {
+    // A rule that no line of the config names says so in what it wants.
+    if let Some(name) = block.want().and_then(|want| want.text("rule")) {
+        return rules.get(name);
+    }
+    rules.recording(match block.key() {
         BlockKey::Image { .. } => BlockKind::Image,
         BlockKey::Release { .. } => BlockKind::Release,
+        BlockKey::Chart { .. } => BlockKind::Chart,
+        BlockKey::File { .. } => BlockKind::File,
         _ => return None,
     })
 }
 
-/// Where every image of a lock goes, in lock order; what would be put at one place twice is listed once.
+/// Where every image of a lock goes, in lock order; what would be put at one place twice is listed once. Where an image
+/// was made of a block's own, that one is placed in its stead.
 ///
 /// # Errors
 /// If one has no place.
 pub fn placements(
     lock: &Lock,
+    built: &[Built],
     rules: &Rules,
     layout: &Layout,
 ) -> Result<Vec<Placement>, PlaceError> {
@@ -1064,7 +1109,8 @@ pub fn placements(
     for block in lock.blocks() {
         let key = block.key();
         let pins = block.pins();
-        if pins.is_empty() {
+        let made = built.iter().find(|built| built.owner == key);
+        if pins.is_empty() && made.is_none() {
             continue;
         }
         let none = || PlaceError::None {
@@ -1072,12 +1118,38 @@ pub fn placements(
             image: key.to_string(),
             layout: layout.name.clone(),
         };
-        let rule = rule_of(&key, rules).ok_or_else(none)?;
-        let (names, want) = (
+        let rule = rule_of(&block, rules).ok_or_else(none)?;
+        let (mut names, want) = (
             block_value(&key),
             block.want().map_or_else(|| Value::map([]), want_value),
         );
+        let mut placed = Vec::new();
+        if let LockBlock::Chart(chart) = &block {
+            let origin = chart::artifact_name(chart);
+            names = chart::block_names(chart, names);
+            // A chart that is a file is an image only as it was made here.
+            if let (Some(made), Some(origin)) = (made, &origin) {
+                placed.push(place(
+                    rule,
+                    layout,
+                    &Subject {
+                        owner: key.to_string(),
+                        origin,
+                        role: Role::Chart.kind(),
+                        name: None,
+                        version: None,
+                        block: names.clone(),
+                        want: want.clone(),
+                        source: None,
+                        blob: made.blob,
+                        platforms: &[],
+                    },
+                )?);
+            }
+        }
         for (role, pin) in pins {
+            // Of several pins, the one that is its block is what was built upon.
+            let made = made.filter(|_| matches!(role, Role::Image | Role::Catalog | Role::Chart));
             let origin = match &key {
                 BlockKey::Image { reference, .. } => reference.parse().map_err(|_| none())?,
                 _ => name_of(pin).ok_or_else(none)?,
@@ -1086,7 +1158,7 @@ pub fn placements(
                 Role::Payload { version } | Role::Component { version, .. } => Some(version),
                 _ => None,
             };
-            let placed = place(
+            placed.push(place(
                 rule,
                 layout,
                 &Subject {
@@ -1098,10 +1170,15 @@ pub fn placements(
                     block: names.clone(),
                     want: want.clone(),
                     source: pin.repository(),
-                    blob: pin.blob(),
-                    platforms: &pin.platforms,
+                    blob: made.map_or_else(|| pin.blob(), |made| made.blob),
+                    platforms: match made {
+                        Some(_) => &[],
+                        None => &pin.platforms,
+                    },
                 },
-            )?;
+            )?);
+        }
+        for placed in placed {
             let same = (
                 placed.path.clone(),
                 placed.tag.clone(),

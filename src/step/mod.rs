@@ -30,6 +30,8 @@ pub enum Kind {
     ResolveRelease,
     /// Asks which manifest a tag (or a layout on disk) names.
     ResolveTag,
+    /// Asks which version of a chart there is, and where.
+    ResolveChart,
     /// Asks what is at an address.
     ResolveFile,
     /// Asks which signatures there are of an image.
@@ -42,6 +44,10 @@ pub enum Kind {
     FetchFile,
     /// Reads a file out of the layers of an image.
     ReadMember,
+    /// Renders a chart and lists the images that it needs.
+    RenderChart,
+    /// Makes an image of files and a base.
+    PackImage,
     /// Writes the cluster resources of a lock.
     EmitManifest,
 }
@@ -59,15 +65,18 @@ pub enum Class {
 
 impl Kind {
     /// Every kind, in the order of the design.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::ResolveRelease,
         Self::ResolveTag,
+        Self::ResolveChart,
         Self::ResolveFile,
         Self::FindSignature,
         Self::FetchManifest,
         Self::FetchBlob,
         Self::FetchFile,
         Self::ReadMember,
+        Self::RenderChart,
+        Self::PackImage,
         Self::EmitManifest,
     ];
 
@@ -77,12 +86,15 @@ impl Kind {
         match self {
             Self::ResolveRelease => "resolve-release",
             Self::ResolveTag => "resolve-tag",
+            Self::ResolveChart => "resolve-chart",
             Self::ResolveFile => "resolve-file",
             Self::FindSignature => "find-signature",
             Self::FetchManifest => "fetch-manifest",
             Self::FetchBlob => "fetch-blob",
             Self::FetchFile => "fetch-file",
             Self::ReadMember => "read-member",
+            Self::RenderChart => "render-chart",
+            Self::PackImage => "pack-image",
             Self::EmitManifest => "emit-manifest",
         }
     }
@@ -91,11 +103,15 @@ impl Kind {
     #[must_use]
     pub const fn class(self) -> Class {
         match self {
-            Self::ResolveRelease | Self::ResolveTag | Self::ResolveFile | Self::FindSignature => {
-                Class::Observe
-            }
+            Self::ResolveRelease
+            | Self::ResolveTag
+            | Self::ResolveChart
+            | Self::ResolveFile
+            | Self::FindSignature => Class::Observe,
             Self::FetchManifest | Self::FetchBlob | Self::FetchFile => Class::Fetch,
-            Self::ReadMember | Self::EmitManifest => Class::Derive,
+            Self::ReadMember | Self::RenderChart | Self::PackImage | Self::EmitManifest => {
+                Class::Derive
+            }
         }
     }
 
@@ -105,12 +121,15 @@ impl Kind {
         match self {
             Self::ResolveRelease
             | Self::ResolveTag
+            | Self::ResolveChart
             | Self::ResolveFile
             | Self::FindSignature
             | Self::FetchManifest
             | Self::FetchBlob
             | Self::FetchFile
             | Self::ReadMember
+            | Self::RenderChart
+            | Self::PackImage
             | Self::EmitManifest => 1,
         }
     }
@@ -150,6 +169,8 @@ pub enum Observe {
     Tag(ImageName),
     /// What is at this address now?
     File(Address),
+    /// Which tags does this repository have now?
+    Tags(Repository),
 }
 
 impl fmt::Display for Observe {
@@ -157,6 +178,7 @@ impl fmt::Display for Observe {
         match self {
             Self::Tag(image) => fmt::Display::fmt(image, formatter),
             Self::File(address) => fmt::Display::fmt(address, formatter),
+            Self::Tags(repository) => write!(formatter, "the tags of {repository}"),
         }
     }
 }
@@ -246,6 +268,15 @@ pub enum Derive {
         /// The file, without a leading slash.
         path: String,
     },
+    /// The images that a chart needs.
+    RenderChart {
+        /// Its file.
+        chart: Blob,
+        /// The values it is rendered with, later ones over earlier ones.
+        values: Vec<Blob>,
+        /// What the cluster can do, and where else to look for images.
+        parameters: Value,
+    },
     /// The cluster resources of a lock for one destination.
     EmitManifest {
         /// The lock.
@@ -267,6 +298,19 @@ impl Derive {
                 &Value::map([("path", path.as_str().into())]),
                 &[("image", *image)],
             ),
+            Self::RenderChart {
+                chart,
+                values,
+                parameters,
+            } => {
+                // The order of the values counts, so their roles have numbers.
+                let roles: Vec<String> = (1..=values.len())
+                    .map(|number| format!("values {number}"))
+                    .collect();
+                let mut inputs = vec![("chart", *chart)];
+                inputs.extend(roles.iter().map(String::as_str).zip(values.iter().copied()));
+                key(Kind::RenderChart, parameters, &inputs)
+            }
             Self::EmitManifest {
                 lock,
                 rules,
@@ -325,6 +369,7 @@ mod tests {
                 "fetch-blob 0d319767b305f828",
                 "fetch-file 845d005bf1a2c1b5",
                 "read-member a638a6748d1803c6",
+                "pack-image b2c00abe267401ec",
                 "emit-manifest 3521c18b6a6e3b85"
             ],
             "a key that moves loses every memo: raise the kind's revision only when its output changes"

@@ -442,7 +442,7 @@ mod tests {
 
     fn placed(name: &str, target: &str, layout: &str) -> Result<String, PlaceError> {
         let rules = Rules::embedded().unwrap();
-        let rule = rules.serving("mirror.additionalImages").unwrap();
+        let rule = rules.serving("mirror.additionalImages").next().unwrap();
         let want = if target.is_empty() {
             Value::map([])
         } else {
@@ -504,7 +504,7 @@ mod tests {
     #[test]
     fn releases_land_where_the_incumbents_put_them() {
         let rules = Rules::embedded().unwrap();
-        let rule = rules.serving("mirror.platform.channels").unwrap();
+        let rule = rules.serving("mirror.platform.channels").next().unwrap();
         let payload: ImageName = format!("quay.io/openshift-release-dev/ocp-release@sha256:{HEX}")
             .parse()
             .unwrap();

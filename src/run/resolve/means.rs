@@ -11,14 +11,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 use regex::Regex;
+use url::Url;
 
 use super::within::Vetted;
 use super::{Answer, Resolver};
+use crate::chart::Index;
 use crate::digest::Digest;
 use crate::hint::Hint;
 use crate::oci::{Descriptor, Image, MANIFEST_LIMIT, Manifest, PlatformName};
 use crate::plan::lock::{Origin as PinOrigin, Pin, Skip};
-use crate::reference::{ImageName, Repository};
+use crate::reference::{ImageName, Repository, Tag};
 use crate::run::event::{Event, advice, one_line};
 use crate::run::member::read_members;
 use crate::run::realise::fetch_one;
@@ -220,6 +222,8 @@ pub struct Means<'a> {
     gate: Gate,
     names: Once<ImageName, Result<Option<Named>, Problem>>,
     addresses: Once<Address, Seen>,
+    tags: Once<Repository, Result<Option<Arc<[Tag]>>, Problem>>,
+    indexes: Once<String, Result<Arc<Index>, Problem>>,
     manifests: Once<(Repository, Digest), Result<Option<Stored>, Problem>>,
     blobs: Once<Digest, Result<(), Problem>>,
 }
@@ -253,6 +257,8 @@ impl<'a> Means<'a> {
             },
             names: Once::default(),
             addresses: Once::default(),
+            tags: Once::default(),
+            indexes: Once::default(),
             manifests: Once::default(),
             blobs: Once::default(),
         }
@@ -410,6 +416,48 @@ impl<'a> Means<'a> {
                 self.keep(bytes)?;
             }
             Ok(found.map(Arc::from))
+        })
+    }
+
+    /// The tags of a repository, sorted; `None` if there is no such repository.
+    ///
+    /// # Errors
+    /// If nobody could be asked.
+    pub fn tags(&self, repository: &Repository) -> Result<Option<Arc<[Tag]>>, Problem> {
+        self.tags.get(repository.clone(), || {
+            let question = Observe::Tags(repository.clone());
+            let names = self.names_or_offline(&question)?;
+            let found = {
+                let _passage = self.pass()?;
+                names.tags(repository)
+            };
+            let found = found.map_err(|error| Problem::io(&question, &error))?;
+            // As a file, so that it can be found again by its digest.
+            let text = found.as_deref().map(tag_list);
+            (self.resolver.evidence)(
+                &question.to_string(),
+                text.as_ref().map(|text| Digest::of(text.as_bytes())),
+            );
+            if let Some(text) = text {
+                self.keep(text.as_bytes())?;
+            }
+            Ok(found.map(Arc::from))
+        })
+    }
+
+    /// The index of a repository of charts.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be used.
+    pub fn index(&self, repository: &Url) -> Result<Arc<Index>, Problem> {
+        self.indexes.get(repository.to_string(), || {
+            let address = super::chart::index_url(repository);
+            let bytes = self.get(&Address::plain(address.as_str()))?.ok_or_else(|| {
+                Problem::new(format!("there is no index at {address}"))
+                    .hint("the URL of a chart repository is that of the folder with index.yaml; a registry's begins with oci://")
+            })?;
+            let index = Index::parse(&bytes).map_err(|error| Problem::of(&error).about(&address))?;
+            Ok(Arc::new(index))
         })
     }
 
@@ -703,6 +751,12 @@ impl<'a> Means<'a> {
         }
         Ok(out)
     }
+}
+
+/// A list of tags as a file: one a line.
+#[must_use]
+pub fn tag_list(tags: &[Tag]) -> String {
+    tags.iter().map(|tag| format!("{tag}\n")).collect()
 }
 
 /// Where the bytes of a pin may be had.
