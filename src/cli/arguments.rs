@@ -93,12 +93,12 @@ impl Subject {
 /// Where images go, and how they are laid out there.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Shape {
-    /// How repositories are named: v2 (oc-mirror), v2-4.17 and v1 (older ones), oc (oc adm release mirror)
-    #[arg(long, value_name = "NAME", default_value = "v2", value_parser = Layout::NAMES)]
-    pub(super) layout: String,
-    /// Most path components that the destination takes; 0 is no limit
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(super) max_nested_paths: usize,
+    /// How repositories are named: v2 (oc-mirror), v2-4.17 and v1 (older ones), oc (oc adm release mirror) [default: settings, else v2]
+    #[arg(long, value_name = "NAME", value_parser = Layout::NAMES)]
+    pub(super) layout: Option<String>,
+    /// Most path components that the destination takes; 0 is no limit [default: settings, else no limit]
+    #[arg(long, value_name = "N")]
+    pub(super) max_nested_paths: Option<usize>,
 }
 
 /// A text or a machine's form.
@@ -286,10 +286,10 @@ pub(super) struct PlanArguments {
     /// The registry that --mapping and --missing name: HOST[:PORT][/PREFIX]
     #[arg(long, value_name = "HOST/PREFIX")]
     pub(super) registry: Option<String>,
-    /// How repositories are named there: v2, v2-4.17 [default: v2]
-    #[arg(long, value_name = "NAME", value_parser = ["v2", "v2-4.17"], requires = "registry")]
+    /// How repositories are named there: v2, v2-4.17, v1, oc [default: settings, else v2]
+    #[arg(long, value_name = "NAME", value_parser = Layout::NAMES, requires = "registry")]
     pub(super) layout: Option<String>,
-    /// Most path components that the destination takes [default: no limit]
+    /// Most path components that the destination takes [default: settings, else no limit]
     #[arg(long, value_name = "N", requires = "registry")]
     pub(super) max_nested_paths: Option<usize>,
     /// Say what is new since this lock: a file, git:REV:PATH, REV:PATH, an archive or STREAM#SEQ [default for html and mermaid: the last archive]
@@ -352,10 +352,10 @@ pub(super) struct AuditArguments {
     /// Ask this registry for everything that the lock names as well: HOST[:PORT][/PREFIX]
     #[arg(long, value_name = "HOST/PREFIX")]
     pub(super) registry: Option<String>,
-    /// How repositories are named there: v2, v2-4.17 [default: v2]
-    #[arg(long, value_name = "NAME", value_parser = ["v2", "v2-4.17"], requires = "registry")]
+    /// How repositories are named there: v2, v2-4.17, v1, oc [default: settings, else v2]
+    #[arg(long, value_name = "NAME", value_parser = Layout::NAMES, requires = "registry")]
     pub(super) layout: Option<String>,
-    /// Most path components that the registry takes [default: no limit]
+    /// Most path components that the registry takes [default: settings, else no limit]
     #[arg(long, value_name = "N", requires = "registry")]
     pub(super) max_nested_paths: Option<usize>,
     /// Sign what was found, if it is sound, with this secret key
@@ -439,8 +439,8 @@ pub(super) struct ExportArguments {
     /// Write no archive but everything the lock names, in this form, into the folder
     #[arg(long = "as", value_enum, value_name = "FORM", conflicts_with_all = ["stream", "part_size", "full", "receipt", "seal", "parity", "overlap", "for_sequences", "base_lock", "seq"])]
     pub(super) form: Option<ExportForm>,
-    /// How repositories are named in a registry's folder: v2, v2-4.17 [default: v2]
-    #[arg(long, value_name = "NAME", requires = "form", value_parser = ["v2", "v2-4.17"])]
+    /// How repositories are named in a registry's folder: v2, v2-4.17, v1, oc [default: v2]
+    #[arg(long, value_name = "NAME", requires = "form", value_parser = Layout::NAMES)]
     pub(super) layout: Option<String>,
     /// Most path components of a repository in a registry's folder; 0 is no limit
     #[arg(long, value_name = "N", requires = "form")]
@@ -499,10 +499,10 @@ pub(super) struct VerifyArguments {
     /// Read every blob once and hash it
     #[arg(long, requires = "registry")]
     pub(super) deep: bool,
-    /// How repositories are named: v2, v2-4.17 [default: v2]
-    #[arg(long, value_name = "NAME", value_parser = ["v2", "v2-4.17"], requires = "registry")]
+    /// How repositories are named: v2, v2-4.17, v1, oc [default: settings, else v2]
+    #[arg(long, value_name = "NAME", value_parser = Layout::NAMES, requires = "registry")]
     pub(super) layout: Option<String>,
-    /// Most path components that the destination takes [default: no limit]
+    /// Most path components that the destination takes [default: settings, else no limit]
     #[arg(long, value_name = "N", requires = "registry")]
     pub(super) max_nested_paths: Option<usize>,
     #[command(flatten)]
@@ -579,8 +579,11 @@ pub(super) struct DeleteArguments {
     /// Write what would go into this file; delete nothing
     #[arg(long, value_name = "FILE")]
     pub(super) plan: Option<PathBuf>,
+    /// Write the manifests that would go by repository into this file as well, as JSON; no file if there are none
+    #[arg(long, value_name = "FILE", requires = "plan")]
+    pub(super) prune_plan: Option<PathBuf>,
     /// Delete exactly what this file says
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "keep", "lock", "layout", "max_nested_paths"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prune_plan", "config", "keep", "lock", "layout", "max_nested_paths"])]
     pub(super) execute: Option<PathBuf>,
     /// The DeleteImageSetConfiguration that says what goes
     #[arg(short, long, value_name = "FILE")]
@@ -591,10 +594,10 @@ pub(super) struct DeleteArguments {
     /// The lock that releases and packages of the config are looked up in; what it has besides stays
     #[arg(long, value_name = "FILE", requires = "config")]
     pub(super) lock: Option<PathBuf>,
-    /// How repositories are named: v2, v2-4.17 [default: v2]
-    #[arg(long, value_name = "NAME", value_parser = ["v2", "v2-4.17"])]
+    /// How repositories are named: v2, v2-4.17, v1, oc [default: settings, else v2]
+    #[arg(long, value_name = "NAME", value_parser = Layout::NAMES)]
     pub(super) layout: Option<String>,
-    /// Most path components that the destination takes [default: no limit]
+    /// Most path components that the destination takes [default: settings, else no limit]
     #[arg(long, value_name = "N")]
     pub(super) max_nested_paths: Option<usize>,
 }
@@ -723,7 +726,7 @@ pub(super) struct EmitArguments {
     pub(super) output: PathBuf,
     #[command(flatten)]
     pub(super) shape: Shape,
-    /// Let nodes ask the mirror alone, never the source (hosts-toml, registries-conf, next-hop)
+    /// Let nodes ask the mirror alone, never the source, whatever the settings say (cluster, hosts-toml, registries-conf, next-hop)
     #[arg(long)]
     pub(super) never_contact_source: bool,
     /// A certificate authority of the registry, PEM; may be given again (trust, install-config)

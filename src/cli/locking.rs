@@ -698,7 +698,7 @@ pub(super) fn plan(
         let fetched = fetch(site, &lock, Some(&rules), &store, Extent::Manifests, stop)?;
         (fetched.plan, fetched.built)
     };
-    super::emission::dry_run(arguments, &lock, &built, &rules, &plan, &store)?;
+    super::emission::dry_run(site, arguments, &lock, &built, &rules, &plan, &store)?;
     let closure = plan
         .closure()
         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;

@@ -59,6 +59,7 @@ use crate::run::realise::{Depot, Extent};
 use crate::run::resolve::means::tag_list;
 use crate::run::resolve::{self, Answer, Names, Request, ResolveError, Resolver};
 use crate::run::upstream::Live;
+use crate::step::place::Layout;
 use crate::step::rule::Rules;
 use crate::step::{Address, Observe};
 use crate::store::disk::{Access, Store};
@@ -840,9 +841,16 @@ pub(super) fn audit(
     let place = arguments
         .registry
         .as_deref()
-        .map(destination::destination)
+        .map(|registry| site.destination(registry))
         .transpose()?;
-    let shape = destination::flags(arguments.layout.as_deref(), arguments.max_nested_paths);
+    let shape = place.as_ref().map_or_else(Layout::default, |place| {
+        destination::flags(
+            site,
+            place,
+            arguments.layout.as_deref(),
+            arguments.max_nested_paths,
+        )
+    });
     let target = match &place {
         Some(place) => Some(RegistryTarget::new(site.client()?, place.registry.clone())),
         None => None,

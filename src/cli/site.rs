@@ -20,13 +20,14 @@ use crate::hint::Hint;
 use crate::plan::key::BlockKey;
 use crate::plan::lock::{Lock, Want};
 use crate::plan::text;
+use crate::reference::ReferenceError;
 use crate::registry::client::Client;
 use crate::registry::settings::{Environment, Files, Settings};
 use crate::run::realise::Limits;
 use crate::run::resolve::release::Services;
 use crate::run::resolve::{Asked, Request, rules_of};
 use crate::run::upstream::{Live, Places};
-use crate::step::place::Layout;
+use crate::step::place::{Destination, Layout};
 use crate::step::rule::{EMBEDDED, Rule, Rules};
 use crate::store::disk::{Access, Store};
 use crate::store::{Blob, StoreError};
@@ -519,6 +520,46 @@ impl Site {
         }
     }
 
+    /// What the settings say of a destination, by its registry and prefix.
+    fn settings_of(&self, place: &Destination) -> Option<&config::Destination> {
+        self.settings
+            .destinations
+            .values()
+            .map(|settings| &settings.value)
+            .find(|settings| {
+                settings
+                    .registry
+                    .value
+                    .parse::<Destination>()
+                    .is_ok_and(|known| {
+                        (&known.registry, &known.prefix) == (&place.registry, &place.prefix)
+                    })
+            })
+    }
+
+    /// The destination that a text names, with what the settings say of it.
+    pub(super) fn destination(&self, text: &str) -> Result<Destination, Failure> {
+        let mut place: Destination = text.parse().map_err(|error: ReferenceError| {
+            Failure::of(
+                ui::USAGE,
+                &error,
+                Some("a destination is docker://HOST[:PORT][/PREFIX]".to_owned()),
+            )
+        })?;
+        let policy = self
+            .settings_of(&place)
+            .and_then(|settings| settings.source_policy.as_ref());
+        place.asks_source =
+            policy.map(|policy| policy.value == config::SourcePolicy::AllowContactingSource);
+        Ok(place)
+    }
+
+    /// How repositories are named at a destination: by the flags, else by the settings.
+    pub(super) fn shape(&self, shape: &Shape, place: &Destination) -> Layout {
+        let default = self.settings_of(place).map(configured);
+        layout(shape, &default.unwrap_or_default())
+    }
+
     /// Reads a lock that must be there.
     pub(super) fn lock(&self, path: &Path) -> Result<(Lock, Vec<u8>), Failure> {
         match self.lock_if_any(path)? {
@@ -561,11 +602,26 @@ pub(super) fn compare(
         .collect()
 }
 
-/// The layout that flags describe.
-pub(super) fn layout(shape: &Shape) -> Layout {
+/// The layout that flags describe, on top of another.
+pub(super) fn layout(shape: &Shape, default: &Layout) -> Layout {
     Layout {
-        name: shape.layout.clone(),
-        max_nested_paths: shape.max_nested_paths,
+        name: shape.layout.clone().unwrap_or_else(|| default.name.clone()),
+        max_nested_paths: shape.max_nested_paths.unwrap_or(default.max_nested_paths),
+    }
+}
+
+/// The layout that the settings give a destination.
+pub(super) fn configured(settings: &config::Destination) -> Layout {
+    let default = Layout::default();
+    let limit = settings.max_nested_paths.as_ref();
+    Layout {
+        name: settings
+            .layout
+            .as_ref()
+            .map_or(default.name, |layout| layout.value.clone()),
+        max_nested_paths: limit.map_or(default.max_nested_paths, |limit| {
+            usize::try_from(limit.value).unwrap_or(usize::MAX)
+        }),
     }
 }
 

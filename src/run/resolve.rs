@@ -969,7 +969,8 @@ fn put(lock: &mut Lock, block: LockBlock<'_>) {
 }
 
 /// A block as one to be put; `None` for those that come with what they stand in, or from the request.
-fn copied(block: LockBlock<'_>) -> Option<NewBlock> {
+#[must_use]
+pub fn copied(block: LockBlock<'_>) -> Option<NewBlock> {
     Some(match block {
         LockBlock::Release(release) => NewBlock::Release(release.clone()),
         LockBlock::Catalog(catalog) => NewBlock::Catalog(catalog.clone()),
