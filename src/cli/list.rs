@@ -29,6 +29,7 @@ pub(super) fn list(
         ListCommand::Releases(arguments) => releases(site, arguments),
         ListCommand::Channels(arguments) => channels(site, arguments),
         ListCommand::Operators(arguments) => operators(site, arguments, stop),
+        ListCommand::Charts(arguments) => super::charts::list(site, arguments),
     }
 }
 

@@ -97,6 +97,7 @@ fn see(
         observer: &observer,
         stop,
         services: site.services()?,
+        within: None,
         evidence: &|_, _| (),
     };
     let (exclusions, files) = (Exclusions::default(), BTreeMap::new());

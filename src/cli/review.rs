@@ -22,9 +22,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use serde_json::json;
 
 use super::arguments::{
-    AuditArguments, DiffArguments, DiffFormat, Format, MergeDriverArguments, PlanArguments,
-    PlanFormat, Subject, TextconvArguments, WhyArguments,
+    AuditArguments, AuditFormat, DiffArguments, DiffFormat, Format, MergeDriverArguments,
+    PlanArguments, PlanFormat, Subject, TextconvArguments, WhyArguments,
 };
+use super::charts;
 use super::delivery;
 use super::destination;
 use super::locking::{fetch, resolve_failure, wanted};
@@ -37,6 +38,7 @@ use crate::canon::Key;
 use crate::config::{self, ImageSet, parse_size};
 use crate::deliver::attest;
 use crate::deliver::audit::{self, AuditError};
+use crate::deliver::bill;
 use crate::deliver::emit::replace;
 use crate::deliver::head::AdoptedHead;
 use crate::deliver::registry::RegistryTarget;
@@ -50,14 +52,16 @@ use crate::plan::lines::lines;
 use crate::plan::lock::{Block as LockBlock, Lock, Origin as PinOrigin, Pin};
 use crate::plan::policy::{self, Policy, Violation};
 use crate::plan::{merge, text, why};
-use crate::reference::{ImageName, LayoutName, Reference};
+use crate::reference::{ImageName, LayoutName, Reference, Repository, Tag};
 use crate::run::built;
 use crate::run::event::{Event, one_line};
 use crate::run::realise::{Depot, Extent};
+use crate::run::resolve::means::tag_list;
 use crate::run::resolve::{self, Answer, Names, Request, ResolveError, Resolver};
 use crate::run::upstream::Live;
-use crate::step::Address;
+use crate::step::place::Layout;
 use crate::step::rule::Rules;
+use crate::step::{Address, Observe};
 use crate::store::disk::{Access, Store};
 use crate::store::memo::{Memo, Output};
 use crate::store::{Blob, Sink, Source, TransferError, Verified, read};
@@ -108,6 +112,11 @@ fn lock_at(site: &Site, store: Option<&Store>, name: &str) -> Result<Found, Fail
         bytes,
         archive,
     })
+}
+
+/// The lock alone that `name` stands for.
+pub(super) fn lock_called(site: &Site, store: Option<&Store>, name: &str) -> Result<Lock, Failure> {
+    lock_at(site, store, name).map(|found| found.lock)
 }
 
 /// The lock that an archive carries; `None` if the file is no archive.
@@ -208,12 +217,13 @@ fn from_stream(
     stream: &Stream,
     sequence: u64,
 ) -> Result<Vec<u8>, Failure> {
-    let settings = site.settings.streams.get(stream.as_str());
-    let folder = settings
-        .and_then(|settings| settings.value.lock.as_ref())
-        .and_then(|lock| Path::new(&lock.value).parent().map(Path::to_owned))
-        .unwrap_or_else(|| PathBuf::from("lockfiles"));
-    let path = folder.join(format!("{stream}.chain"));
+    let nothing = Subject {
+        mapping_file: None,
+        config: None,
+        lock: None,
+    };
+    let paths = site.paths_in(&nothing, Some(stream.as_str()));
+    let path = delivery::chain_path(&paths, stream);
     let chain = delivery::chain(&path)?;
     let mut digest = chain.line(sequence).map(|line| line.lock);
     if let (None, Some(store)) = (digest, store) {
@@ -793,7 +803,7 @@ pub(super) fn asked_at(
 /// Where blocks are asked for, by their text, if the config is at hand and can be read.
 fn positions(site: &Site, paths: &Paths, lock: &Lock) -> BTreeMap<String, String> {
     site.quietly(|site| {
-        let set = site.config(&paths.config).ok()?;
+        let set = site.config(paths).ok()?;
         let rules = site.rules().ok()?;
         let request = site.request(&set, &paths.config, &rules).ok()?;
         Some(
@@ -812,11 +822,13 @@ pub(super) fn audit(
     arguments: &AuditArguments,
     stop: &AtomicBool,
 ) -> Result<u8, Failure> {
-    let paths = site.paths(&Subject {
+    let subject = Subject {
+        mapping_file: None,
         config: arguments.config.clone(),
         lock: None,
-    });
-    let stream = site.stream(arguments.stream.as_deref(), &paths.stem)?;
+    };
+    let paths = site.paths_in(&subject, arguments.stream.as_deref());
+    let stream = site.stream(&paths)?;
     let store = site.store(Access::ReadOnly)?;
     let lock_bytes = match &arguments.lock {
         // Bytes as they are: an auditor wants to be told what is wrong with them.
@@ -825,7 +837,7 @@ pub(super) fn audit(
         }
         Some(name) => {
             let found = lock_at(site, Some(&store), name)?;
-            if !site.common.quiet && arguments.format == Format::Text {
+            if !site.common.quiet && arguments.format == AuditFormat::Text {
                 remark(format!("note: auditing the lock of {}", found.name));
             }
             found.bytes
@@ -850,7 +862,7 @@ pub(super) fn audit(
     let asks = |lock: &Lock, rules: &Rules| -> audit::Wanted {
         let understood = |failure: Failure| failure.text;
         site.quietly(|site| {
-            let set = site.config(&paths.config).map_err(understood)?;
+            let set = site.config(&paths).map_err(understood)?;
             let request = site
                 .request(&set, &paths.config, rules)
                 .map_err(understood)?;
@@ -863,14 +875,22 @@ pub(super) fn audit(
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(cannot("read the chain", &chain_path, &error)),
     };
+    let created = created(arguments)?;
     let keys = trust::public_keys(&arguments.by)?;
     let secret = trust::secret_keys(arguments.attest.as_slice())?;
     let place = arguments
         .registry
         .as_deref()
-        .map(destination::destination)
+        .map(|registry| site.destination(registry))
         .transpose()?;
-    let shape = destination::flags(arguments.layout.as_deref(), arguments.max_nested_paths);
+    let shape = place.as_ref().map_or_else(Layout::default, |place| {
+        destination::flags(
+            site,
+            place,
+            arguments.layout.as_deref(),
+            arguments.max_nested_paths,
+        )
+    });
     let target = match &place {
         Some(place) => Some(RegistryTarget::new(site.client()?, place.registry.clone())),
         None => None,
@@ -906,22 +926,37 @@ pub(super) fn audit(
         AuditError::Stopped => Failure::of(ui::INCOMPLETE, &error, None),
         AuditError::Store(source) => Failure::of(ui::ERROR, &error, source.hint()),
     })?;
-    match arguments.format {
-        Format::Json => {
+    // What is not sound is no bill of anything; its findings are said below.
+    let bill = match (
+        bill_of(&lock_bytes, &report, arguments.format, &created),
+        arguments.format,
+    ) {
+        (None, AuditFormat::Json) => {
             let mut out = json!(report);
             out["report"] = json!(report.digest());
             say(out.to_string());
+            None
         }
-        Format::Text => {
+        (None, AuditFormat::Text) => {
             if !site.common.quiet {
                 say(report.text().trim_end());
             }
             say(format!("report {}", report.digest()));
+            None
         }
-    }
+        (None, _) => None,
+        (Some(bill), _) => {
+            say(format!("{bill:#}"));
+            Some(bill)
+        }
+    };
+    let statement = match bill.filter(|_| arguments.format == AuditFormat::Slsa) {
+        Some(provenance) => provenance.to_string().into_bytes(),
+        None => attest::statement(&report),
+    };
     if let Some(path) = &arguments.attested {
         let bytes = fs::read(path).map_err(|error| cannot("read the attestation", path, &error))?;
-        let signer = attest::check(&report, &bytes, &keys)
+        let signer = attest::check(&statement, &bytes, &keys)
             .map_err(|error| Failure::of(ui::UNVERIFIED, &error, None))?;
         if !site.common.quiet {
             remark(format!(
@@ -937,7 +972,7 @@ pub(super) fn audit(
                 .output
                 .clone()
                 .unwrap_or_else(|| PathBuf::from("audit.dsse.json"));
-            let bytes = attest::attest(&report, key)
+            let bytes = attest::attest(&report, &statement, key)
                 .map_err(|error| Failure::of(ui::ERROR, &error, None))?;
             replace(&path, &bytes)
                 .map_err(|error| cannot("write the attestation", &path, &error))?;
@@ -948,6 +983,15 @@ pub(super) fn audit(
                     key.public().id()
                 ));
             }
+        }
+        if arguments.helm {
+            let lock = text::parse(&String::from_utf8_lossy(&lock_bytes), "the lock")
+                .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+            // What another program makes of a chart is no part of the report, which is equal everywhere.
+            return charts::compare(&lock, &store, &|line| match arguments.format {
+                AuditFormat::Text => say(line),
+                _ => remark(line),
+            });
         }
         return Ok(ui::DONE);
     }
@@ -974,6 +1018,43 @@ pub(super) fn audit(
         format!("the audit has {}:\n  {}", count(report.findings.len(), "finding"), lines.join("\n  ")),
     )
     .hint("lockfiles and chains come back from git, blobs with `imgbuild store fsck` and then `imgbuild build`"))
+}
+
+/// A sound audit in the form of other tools, if one of those was asked for.
+fn bill_of(
+    lock: &[u8],
+    report: &audit::Report,
+    format: AuditFormat,
+    created: &str,
+) -> Option<serde_json::Value> {
+    // A report on what is no lock is not sound.
+    let lock = text::parse(std::str::from_utf8(lock).ok()?, "lock").ok()?;
+    match format {
+        AuditFormat::Text | AuditFormat::Json => None,
+        AuditFormat::Cyclonedx => bill::cyclonedx(&lock, report).ok(),
+        AuditFormat::Spdx => bill::spdx(&lock, report, created).ok(),
+        AuditFormat::Slsa => bill::slsa(&lock, report).ok(),
+    }
+}
+
+/// The time of an SPDX document, as SPDX writes it.
+fn created(arguments: &AuditArguments) -> Result<String, Failure> {
+    let Some(text) = &arguments.created else {
+        return Ok(bill::CREATED.to_owned());
+    };
+    if arguments.format != AuditFormat::Spdx {
+        return Err(Failure::new(
+            ui::USAGE,
+            "--created is the time of an SPDX document, and none is asked for",
+        )
+        .hint("add --format spdx"));
+    }
+    text.parse::<jiff::Timestamp>()
+        .map(|time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+        .map_err(|error| {
+            Failure::new(ui::USAGE, format!("--created {text:?} is no time: {error}"))
+                .hint("write it as 2026-11-20T18:00:00Z")
+        })
 }
 
 /// The policy of the settings.
@@ -1057,7 +1138,7 @@ pub(super) fn enforce_growth(
     if policy.max_growth.is_none() {
         return Ok(());
     }
-    let stream = site.stream(None, &paths.stem)?;
+    let stream = site.stream(paths)?;
     let chain = delivery::chain(&delivery::chain_path(paths, &stream))?;
     let (base, since) = match (chain.last(), previous) {
         (Some(line), previous) => {
@@ -1118,7 +1199,7 @@ pub(super) fn since(
     let name = match &arguments.since {
         Some(name) => name.clone(),
         None if is_page => {
-            let stream = site.stream(arguments.stream.as_deref(), &paths.stem)?;
+            let stream = site.stream(paths)?;
             let chain = delivery::chain(&delivery::chain_path(paths, &stream))?;
             let Some(line) = chain.last() else {
                 return Ok(None);
@@ -1247,6 +1328,68 @@ impl Names for Watched<'_> {
     fn get(&self, address: &Address, limit: u64) -> io::Result<Option<Vec<u8>>> {
         self.seen(self.names.get(address, limit))
     }
+
+    fn tags(&self, repository: &Repository) -> io::Result<Option<Vec<Tag>>> {
+        self.seen(self.names.tags(repository))
+    }
+}
+
+/// `imgbuild lock --check --deep`: every list must follow from the bytes that are pinned.
+pub(super) fn deep(
+    site: &Site,
+    paths: &Paths,
+    set: &ImageSet,
+    stop: &AtomicBool,
+) -> Result<(), Failure> {
+    let (lock, _) = site.lock(&paths.lock)?;
+    let store = site.store(Access::Shared)?;
+    let rules = site.rules_of(&lock, Some(&store))?;
+    let request = site.quietly(|site| site.request(set, &paths.config, &rules))?;
+    let live = site.upstream()?;
+    let progress = Progress::new(
+        site.common.quiet,
+        site.common.verbose > 0,
+        site.common.events.as_deref(),
+    )?;
+    let observer = |event| progress.observe(event);
+    observer(Event::Phase { phase: "lock" });
+    let complaints = resolve::recheck(
+        &request,
+        &lock,
+        &Resolver {
+            rules: &rules,
+            names: None,
+            upstream: &live,
+            store: &store,
+            limits: site.limits(),
+            observer: &observer,
+            stop,
+            services: site.services()?,
+            evidence: &|_, _| (),
+            within: None,
+        },
+    );
+    progress.finish();
+    let path = paths.lock.display();
+    let complaints = complaints.map_err(|error| resolve_failure(&error))?;
+    if complaints.is_empty() {
+        if !site.common.quiet {
+            say(format!(
+                "{path}: every list follows from what is pinned ({}, {})",
+                count(lock.releases.len(), "release"),
+                count(lock.charts.len(), "chart")
+            ));
+        }
+        return Ok(());
+    }
+    Err(Failure::new(
+        ui::STALE,
+        format!(
+            "{path} lists other images than what it pins needs:\n  {}",
+            complaints.join("\n  ")
+        ),
+    )
+    .hint("the lock was edited, or made by another version of a rule; `imgbuild lock --update` makes the lists again"))
 }
 
 /// `imgbuild lock --check --upstream`: what another `lock --update` would change. Nothing is written.
@@ -1294,6 +1437,7 @@ pub(super) fn drift(
     let resolver = Resolver {
         rules: &rules,
         names: Some(&names),
+        within: None,
         upstream: &live,
         store: &depot,
         limits: site.limits(),
@@ -1352,6 +1496,9 @@ pub(super) fn drift(
         Err(error) => Err(resolve_failure(&error)),
     }
 }
+
+/// Largest list of tags that is read again.
+const TAGS_LIMIT: u64 = 64 << 20;
 
 /// Names as an evidence log has them: the last answer to a question counts.
 pub(super) struct Replay<'a> {
@@ -1472,6 +1619,34 @@ impl Names for Replay<'_> {
             Some(bytes) if Digest::of(&bytes) == digest => Ok(Some(bytes)),
             _ => Err(io::Error::other(format!(
                 "{address} is no longer {digest}, which is not in the store"
+            ))),
+        }
+    }
+
+    fn tags(&self, repository: &Repository) -> io::Result<Option<Vec<Tag>>> {
+        let question = Observe::Tags(repository.clone()).to_string();
+        let Some(digest) = self.answers.get(&question) else {
+            return Err(io::Error::other(Unheard {
+                path: self.path.clone(),
+            }));
+        };
+        let Some(digest) = *digest else {
+            return Ok(None);
+        };
+        if let Some(size) = self.store.size_of(&digest).map_err(io::Error::from)? {
+            let bytes =
+                read(self.store, &Blob { digest, size }, TAGS_LIMIT).map_err(io::Error::other)?;
+            let tags = String::from_utf8_lossy(&bytes)
+                .lines()
+                .map(str::parse)
+                .collect::<Result<Vec<Tag>, _>>()
+                .map_err(io::Error::other)?;
+            return Ok(Some(tags));
+        }
+        match self.live.tags(repository)? {
+            Some(tags) if Digest::of(tag_list(&tags).as_bytes()) == digest => Ok(Some(tags)),
+            _ => Err(io::Error::other(format!(
+                "{question} are no longer {digest}, which is not in the store"
             ))),
         }
     }

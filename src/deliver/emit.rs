@@ -94,6 +94,14 @@ pub enum EmitError {
         /// The file.
         file: String,
     },
+    /// The values of a chart cannot be made, or its file cannot be written.
+    #[error("chart {chart} cannot be told where its images are: {problem}")]
+    Chart {
+        /// The chart.
+        chart: String,
+        /// Why.
+        problem: String,
+    },
     /// Too many signatures for one object.
     #[error("the signatures do not fit")]
     Signatures(#[from] MapError),
@@ -128,7 +136,7 @@ impl Hint for EmitError {
         match self {
             Self::Place(source) => source.hint(),
             Self::Name(source) => source.hint(),
-            Self::Signature { .. } | Self::Template { .. } => {
+            Self::Signature { .. } | Self::Template { .. } | Self::Chart { .. } => {
                 Some("run `imgbuild build` first".to_owned())
             }
             Self::Object { .. } => {
@@ -213,8 +221,12 @@ pub fn documents(
         for document in &rule.documents {
             let rows = match document.each.as_deref() {
                 None => vec![Value::map([])],
-                Some("digest-mirrors") => mirror_rows(&images, By::Digest, by_repository),
-                Some("tag-mirrors") => mirror_rows(&images, By::Tag, by_repository),
+                Some("digest-mirrors") => {
+                    with_policy(mirror_rows(&images, By::Digest, by_repository), destination)
+                }
+                Some("tag-mirrors") => {
+                    with_policy(mirror_rows(&images, By::Tag, by_repository), destination)
+                }
                 Some("signatures") => signature_rows(lock, source)?,
                 Some("catalogs") => catalog_rows(lock, built, rules, source, destination, layout)?,
                 Some(table) => {
@@ -263,23 +275,48 @@ pub fn documents(
             }
         }
     }
-    files
-        .into_iter()
-        .map(|(file, documents)| {
-            let text = if file.strip_suffix(".json").is_some() {
-                json_text(&documents).map_err(|source| EmitError::Json {
-                    file: file.clone(),
-                    source,
-                })?
-            } else {
-                yaml_stream(&documents).map_err(|source| EmitError::Yaml {
-                    file: file.clone(),
-                    source,
-                })?
-            };
-            Ok((file, text))
-        })
-        .collect()
+    let mut texts = if lock.charts.is_empty() {
+        BTreeMap::new()
+    } else {
+        let placements = placements(lock, built, rules, layout)?;
+        super::charts::values(lock, &placements, source, destination, layout)?
+    };
+    for (file, documents) in files {
+        let text = if file.strip_suffix(".json").is_some() {
+            json_text(&documents).map_err(|source| EmitError::Json {
+                file: file.clone(),
+                source,
+            })?
+        } else {
+            yaml_stream(&documents).map_err(|source| EmitError::Yaml {
+                file: file.clone(),
+                source,
+            })?
+        };
+        texts.insert(file, text);
+    }
+    Ok(texts)
+}
+
+/// The rows with a `mirrorSourcePolicy` in each entry, where the destination has one.
+fn with_policy(mut rows: Vec<Value>, destination: &Destination) -> Vec<Value> {
+    let policy = match destination.asks_source {
+        None => return rows,
+        Some(true) => "AllowContactingSource",
+        Some(false) => "NeverContactSource",
+    };
+    for row in &mut rows {
+        let Value::Map(row) = row else { continue };
+        let Some(Value::List(entries)) = row.get_mut("mirrors") else {
+            continue;
+        };
+        for entry in entries {
+            if let Value::Map(entry) = entry {
+                entry.insert("mirrorSourcePolicy".to_owned(), policy.into());
+            }
+        }
+    }
+    rows
 }
 
 /// The one row `{data}` with every signature of a release payload, or none if there are none.
@@ -426,12 +463,6 @@ pub fn write_named_set(
         move |source| EmitError::Write { path, source }
     };
     fs::create_dir_all(folder).map_err(failed(folder))?;
-    let listing = folder.join(listing);
-    let earlier: Vec<String> = match fs::read_to_string(&listing) {
-        Ok(text) => text.lines().map(str::to_owned).collect(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(failed(&listing)(error)),
-    };
     let mut changed = Vec::new();
     for (name, content) in files {
         let path = folder.join(name);
@@ -442,18 +473,43 @@ pub fn write_named_set(
             changed.push(path);
         }
     }
+    let names: Vec<String> = files.keys().cloned().collect();
+    changed.extend(sweep(folder, listing, &names)?);
+    Ok(changed)
+}
+
+/// Removes what an earlier set had, by the list it kept under the file name `listing`, and `names` does not have; keeps
+/// the list of `names`. Answers the paths that are gone.
+///
+/// # Errors
+/// If the folder cannot be read or written.
+pub(super) fn sweep(
+    folder: &Path,
+    listing: &str,
+    names: &[String],
+) -> Result<Vec<PathBuf>, EmitError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| EmitError::Write { path, source }
+    };
+    let listing = folder.join(listing);
+    let earlier: Vec<String> = match fs::read_to_string(&listing) {
+        Ok(text) => text.lines().map(str::to_owned).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(failed(&listing)(error)),
+    };
+    let mut changed = Vec::new();
     for name in earlier {
         // The list is a file that anybody may have edited.
         let is_ours = Path::new(&name)
             .components()
             .all(|part| matches!(part, Component::Normal(part) if !part.as_encoded_bytes().starts_with(b".")));
         let path = folder.join(&name);
-        if is_ours && !files.contains_key(&name) && path.is_file() {
+        if is_ours && !names.contains(&name) && path.is_file() {
             fs::remove_file(&path).map_err(failed(&path))?;
             changed.push(path);
         }
     }
-    let names: Vec<&str> = files.keys().map(String::as_str).collect();
     replace(&listing, (names.join("\n") + "\n").as_bytes()).map_err(failed(&listing))?;
     Ok(changed)
 }

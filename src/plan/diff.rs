@@ -472,6 +472,11 @@ impl Diff {
                     details.push(format!("{label}{detail}"));
                 }
                 if let (Some(Block::Chart(old)), Some(Block::Chart(new))) = (old, new) {
+                    if let (Some(from), Some(to)) = (&old.version, &new.version)
+                        && from != to
+                    {
+                        details.push(format!("{from} -> {to}"));
+                    }
                     let (came, went) = difference(&old.images, &new.images);
                     if came + went > 0 {
                         details.push(format!("images +{came} -{went}"));

@@ -19,18 +19,20 @@ use super::resolve::means::{Exclusions, origin_of};
 use super::resolve::release::Services;
 use super::resolve::{self, Resolver, block_value, catalog, rule_of, want_value};
 use crate::canon::{Key, Value};
+use crate::chart::{self, artifact};
 use crate::digest::Digest;
 use crate::hint::Hint;
+use crate::oci::OCI_MANIFEST;
 use crate::openshift::fbc::CONFIGS_LABEL;
 use crate::plan::graph::{Plan, PlanError, Root};
 use crate::plan::key::BlockKey;
-use crate::plan::lock::{Block, Catalog, Lock};
+use crate::plan::lock::{Block, Catalog, Chart, ChartSource, Lock};
 use crate::step::hole::{HoleError, Tree};
 use crate::step::rule::Rules;
 use crate::step::{self, Content, Fetch, Kind, Origin};
 use crate::store::disk::Store;
 use crate::store::memo::{Memo, Output, recall};
-use crate::store::{Blob, Sink, read};
+use crate::store::{Blob, Sink, Source, read};
 
 /// Largest rule file that is read.
 const RULE_LIMIT: u64 = 1 << 20;
@@ -196,8 +198,9 @@ impl Built {
 pub fn recipes(lock: &Lock, rules: &Rules) -> Result<Vec<Recipe>, BuildError> {
     let mut recipes = Vec::new();
     for block in lock.blocks() {
-        match block {
+        match &block {
             Block::Image(_) => recipes.extend(of_image(&block, lock, rules)?),
+            Block::Chart(chart) => recipes.extend(of_chart(&block, chart, rules)?),
             Block::Catalog(catalog) if !catalog::is_copied(&catalog.want) => {
                 recipes.extend(of_catalog(&block, catalog, rules)?);
             }
@@ -288,6 +291,7 @@ fn catalog_pack(
         observer: means.observer,
         stop: means.stop,
         services: Services::default(),
+        within: None,
         evidence: &|_, _| (),
     };
     let (exclusions, files) = (Exclusions::default(), BTreeMap::new());
@@ -400,6 +404,62 @@ fn of_image(block: &Block<'_>, lock: &Lock, rules: &Rules) -> Result<Option<Reci
     }))
 }
 
+/// A chart's file as an image of a registry. The recipe has what the chart is called besides: it is placed by that.
+fn of_chart(block: &Block<'_>, chart: &Chart, rules: &Rules) -> Result<Option<Recipe>, BuildError> {
+    let (ChartSource::File { file, .. }, Some(_)) =
+        (&chart.source, resolve::chart::artifact_name(chart))
+    else {
+        return Ok(None);
+    };
+    let Some(rule) = rule_of(block, rules) else {
+        return Ok(None);
+    };
+    let Some(step) = rule.steps.iter().find(|step| step.kind == Kind::PackImage) else {
+        return Ok(None);
+    };
+    let key = block.key();
+    let context = Value::map([(
+        "block",
+        resolve::chart::block_names(chart, block_value(&key)),
+    )]);
+    let with = fill(&step.with, &context).map_err(|source| BuildError::Hole {
+        key: key.to_string(),
+        rule: rule.name.clone(),
+        step: step.name.clone(),
+        source,
+    })?;
+    Ok(Some(Recipe {
+        owner: key,
+        inputs: vec![("chart".to_owned(), *file)],
+        with: Value::Map(with),
+    }))
+}
+
+/// Makes the image of a chart whose file is in the store.
+fn chart_image(recipe: &Recipe, file: Blob, store: &Store) -> Result<Vec<Output>, BuildError> {
+    let problem = |problem: String| BuildError::Content {
+        key: recipe.owner.to_string(),
+        problem,
+    };
+    let bytes = store
+        .open(&file, 0)?
+        .ok_or_else(|| problem(format!("{} is not in the store", file.digest)))?;
+    let chart = chart::Chart::from_archive(bytes, chart::LoadLimits::default())
+        .map_err(|error| problem(one_line(&error)))?;
+    let made = artifact::artifact(&chart, file.digest, file.size);
+    let insert = |bytes: &[u8]| store.insert(bytes).map_err(io::Error::from);
+    let output = |media_type: &str, blob: Blob| Output {
+        media_type: media_type.to_owned(),
+        blob,
+    };
+    let config = insert(&made.config)?;
+    Ok(vec![
+        output(OCI_MANIFEST, insert(&made.manifest)?),
+        output(artifact::CONFIG, config),
+        output(artifact::CONTENT, file),
+    ])
+}
+
 fn fill(tree: &Tree, context: &Value) -> Result<BTreeMap<String, Value>, HoleError> {
     Ok(match tree.fill(context)? {
         Some(Value::Map(with)) => with,
@@ -505,6 +565,12 @@ fn make_one(
             source: Box::new(source),
         },
     };
+    if let Some(Block::Chart(chart)) = lock.find(&recipe.owner)
+        && let ChartSource::File { file, .. } = chart.source
+    {
+        bring(recipe, vec![file], &resolve::chart::origins(chart), means)?;
+        return chart_image(recipe, file, means.store);
+    }
     let pack = content(recipe, lock, rules, means)?;
     let origins: Vec<Origin> = lock
         .find(&recipe.owner)
@@ -512,7 +578,19 @@ fn make_one(
         .flat_map(|block| block.pins())
         .map(|(_, pin)| origin_of(&pin.origin))
         .collect();
-    for blob in pack::inputs(&pack, means.store).map_err(failed)? {
+    let inputs = pack::inputs(&pack, means.store).map_err(failed)?;
+    bring(recipe, inputs, &origins, means)?;
+    pack::pack(&pack, means.store, means.stop).map_err(failed)
+}
+
+/// Brings what a recipe needs into the store.
+fn bring(
+    recipe: &Recipe,
+    inputs: Vec<Blob>,
+    origins: &[Origin],
+    means: &Means<'_>,
+) -> Result<(), BuildError> {
+    for blob in inputs {
         if means.store.holds(&blob)? {
             continue;
         }
@@ -523,7 +601,7 @@ fn make_one(
         let fetch = Fetch {
             blob,
             content: Content::Opaque,
-            origins: origins.clone(),
+            origins: origins.to_vec(),
         };
         fetch_one(
             &fetch,
@@ -544,7 +622,7 @@ fn make_one(
             present: false,
         });
     }
-    pack::pack(&pack, means.store, means.stop).map_err(failed)
+    Ok(())
 }
 
 /// What is known to have been made for a lock, whether or not all of it is still there; what is not known is left out.

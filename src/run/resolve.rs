@@ -14,10 +14,12 @@
 //! one.
 
 pub mod catalog;
+pub mod chart;
 pub mod file;
 pub mod image;
 pub mod means;
 pub mod release;
+pub mod within;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -37,7 +39,7 @@ use crate::plan::key::{BlockKey, ReleaseName, Role};
 use crate::plan::lock::{
     Block as LockBlock, Blocked, Lock, NewBlock, Origin as PinOrigin, Pin, Skip, Want,
 };
-use crate::reference::{ImageName, Reference, ReferenceError};
+use crate::reference::{ImageName, Reference, ReferenceError, Repository, Tag};
 use crate::step::hole::{HoleError, look_up};
 use crate::step::place::{Layout, PlaceError, Placement, Subject, place, refuse_collisions};
 use crate::step::rule::{Block, BlockKind, Rule, Rules};
@@ -45,6 +47,7 @@ use crate::step::{Address, Content, Fetch, Kind, Origin};
 use crate::store::Blob;
 use means::{Exclusions, Means, Problem, origin_of};
 use release::Services;
+use within::Vetted;
 
 /// Blocks that are answered at once; each may ask for many things at once.
 const BLOCKS_AT_ONCE: usize = 4;
@@ -62,6 +65,16 @@ pub trait Names: Sync {
     /// # Errors
     /// If nobody could be asked, or there are more bytes.
     fn get(&self, address: &Address, limit: u64) -> io::Result<Option<Vec<u8>>>;
+
+    /// The tags that a repository has now, sorted; `None` if there is no such repository.
+    ///
+    /// # Errors
+    /// If nobody could be asked; always, where nobody here can tell.
+    fn tags(&self, repository: &Repository) -> io::Result<Option<Vec<Tag>>> {
+        Err(io::Error::other(format!(
+            "nobody here can list the tags of {repository}"
+        )))
+    }
 }
 
 /// What a mutable name means.
@@ -284,6 +297,8 @@ pub struct Resolver<'a> {
     pub rules: &'a Rules,
     /// Who answers names; `None` offline.
     pub names: Option<&'a dyn Names>,
+    /// The lock that alone answers names, if one does; [`Resolver::names`] is then asked for update graphs at most.
+    pub within: Option<&'a Vetted<'a>>,
     /// Where manifests are fetched.
     pub upstream: &'a dyn Upstream,
     /// Where they are kept.
@@ -381,13 +396,15 @@ fn expected_by(
         .iter()
         .rev()
         .flat_map(|expected| {
-            let keys = match expected.want.get("keys") {
-                Some(Value::List(keys)) => keys.as_slice(),
+            let listed = ["keys", "values"].map(|name| match expected.want.get(name) {
+                Some(Value::List(files)) => files.as_slice(),
                 _ => &[],
-            };
-            keys.iter()
+            });
+            listed
+                .into_iter()
+                .flatten()
                 .chain(expected.want.get("template"))
-                .filter_map(|key| match key {
+                .filter_map(|file| match file {
                     Value::Text(text) => text.parse().ok(),
                     _ => None,
                 })
@@ -679,6 +696,20 @@ fn expect_one(
             },
             arch: fill(block.arch.as_ref())?.unwrap_or_default(),
         },
+        BlockKind::Chart => {
+            let names = match want.get("platforms") {
+                Some(_) => texts(Some(&want_value(&want)), "platforms"),
+                None => Vec::new(),
+            };
+            platforms = image::platforms(&names).map_err(|source| ResolveError::Platform {
+                at: asked.at.clone(),
+                source,
+            })?;
+            BlockKey::Chart {
+                reference: reference.unwrap_or_default(),
+                version: want.text("version").map(str::to_owned),
+            }
+        }
         BlockKind::File => BlockKey::File {
             reference: reference.unwrap_or_default(),
         },
@@ -742,6 +773,13 @@ fn texts(with: Option<&Value>, name: &str) -> Vec<String> {
 
 /// Answers one block by the module of its kind.
 fn answer(expected: &Expected, rules: &Rules, means: &Means<'_>) -> Result<Found, Vec<Problem>> {
+    // What another lock has for the very same request is the answer; there is nothing that it could be made of anew.
+    if let Some(block) = within::taken_over(expected, means) {
+        return Ok(Found {
+            block,
+            notes: Vec::new(),
+        });
+    }
     let rule = || {
         rules.get(&expected.rule).ok_or_else(|| {
             vec![Problem::new(format!(
@@ -753,6 +791,7 @@ fn answer(expected: &Expected, rules: &Rules, means: &Means<'_>) -> Result<Found
     match &expected.key {
         BlockKey::Image { .. } => image::answer(expected, means),
         BlockKey::Release { .. } => release::answer(expected, rule()?, means),
+        BlockKey::Chart { .. } => chart::answer(expected, rule()?, means),
         BlockKey::File { .. } => file::answer(expected, means),
         other => Err(vec![Problem::new(format!(
             "nothing here can answer {other}"
@@ -818,7 +857,20 @@ pub fn lock(
             // It is answered with its catalog.
             BlockKey::Package { .. } => continue,
             BlockKey::Catalog { reference, target } => {
-                let known = previous.and_then(|lock| lock.catalog(reference, target.as_deref()));
+                let target = target.as_deref();
+                let mut known = previous.and_then(|lock| lock.catalog(reference, target));
+                if let Some(vetted) = resolver.within {
+                    // What the other lock does not have is taken from it anew.
+                    known = known
+                        .filter(|known| {
+                            let inside = known.packages.iter();
+                            vetted.admits(&LockBlock::Catalog(known))
+                                && inside
+                                    .map(|one| LockBlock::Package(known, one))
+                                    .all(|block| vetted.admits(&block))
+                        })
+                        .or_else(|| vetted.catalog(reference, target));
+                }
                 let question = catalog::Question::new(
                     expected,
                     &wanted,
@@ -849,7 +901,10 @@ pub fn lock(
             .and_then(|lock| lock.find(&expected.key))
             .filter(|block| block.want() == Some(&expected.want));
         match known {
-            Some(block) if !renew(&expected.key) => {
+            Some(block)
+                if !renew(&expected.key)
+                    && resolver.within.is_none_or(|vetted| vetted.admits(&block)) =>
+            {
                 if is_composed(&expected.key) && excludes_anew {
                     again.push(index);
                 } else {
@@ -864,11 +919,7 @@ pub fn lock(
     let mut risks: BTreeSet<String> = request.risks.iter().cloned().collect();
     risks.extend(previous.map(release::accepted).unwrap_or_default());
     let risks: Vec<String> = risks.into_iter().collect();
-    let files: BTreeMap<Digest, (String, Vec<u8>)> = request
-        .files
-        .iter()
-        .map(|(name, bytes)| (Digest::of(bytes), (name.clone(), bytes.clone())))
-        .collect();
+    let files = by_digest(request);
     let means = Means::new(resolver, &exclusions, &files, &risks);
     let asked: Vec<(usize, bool)> = open
         .iter()
@@ -886,6 +937,9 @@ pub fn lock(
         match (is_known, known, rule) {
             (true, Some(LockBlock::Release(release)), Some(rule)) => {
                 release::refresh(release, expected, rule, &means)
+            }
+            (true, Some(LockBlock::Chart(chart)), Some(rule)) => {
+                chart::refresh(chart, expected, rule, &means)
             }
             _ => answer(expected, resolver.rules, &means),
         }
@@ -977,21 +1031,104 @@ pub fn lock(
     })
 }
 
+/// Derives the lists of a lock (components of payloads, images of charts) again from the bytes that it pins, and says
+/// what differs, in lock order. No mutable name is asked; what is not in the store is fetched by its digest.
+///
+/// # Errors
+/// If something that is pinned cannot be had or read.
+pub fn recheck(
+    request: &Request,
+    lock: &Lock,
+    resolver: &Resolver<'_>,
+) -> Result<Vec<String>, ResolveError> {
+    let exclusions = exclusions(request, &lock.skips)?;
+    let files = by_digest(request);
+    let means = Means::new(resolver, &exclusions, &files, &request.risks);
+    let blocks: Vec<LockBlock<'_>> = lock
+        .releases
+        .iter()
+        .map(LockBlock::Release)
+        .chain(lock.charts.iter().map(LockBlock::Chart))
+        .collect();
+    let results = super::gather(blocks.len(), BLOCKS_AT_ONCE, resolver.stop, |index| {
+        let block = &blocks[index];
+        let key = block.key();
+        let one = |problem: Problem| vec![problem];
+        let rule = rule_of(block, resolver.rules)
+            .ok_or_else(|| one(Problem::new(format!("no rule of the lock makes {key}"))))?;
+        match block {
+            LockBlock::Release(release) => {
+                let expected = Expected {
+                    key: key.clone(),
+                    want: release.want.clone(),
+                    image: None,
+                    platforms: Vec::new(),
+                    rule: rule.name.clone(),
+                    at: String::new(),
+                };
+                let found = release::refresh(release, &expected, rule, &means)?;
+                let mut again = Lock::default();
+                again.put(found.block).expect("a release stands alone");
+                again.sort();
+                let is_equal = again.releases.first() == Some(*release);
+                Ok(if is_equal {
+                    Vec::new()
+                } else {
+                    vec![format!("{key} lists other components than its payloads")]
+                })
+            }
+            LockBlock::Chart(chart) => chart::recheck(chart, rule, &means).map_err(one),
+            _ => Ok(Vec::new()),
+        }
+    });
+    let mut complaints = Vec::new();
+    let mut problems = Vec::new();
+    for (block, result) in blocks.iter().zip(results.ok_or(ResolveError::Stopped)?) {
+        match result {
+            Ok(more) => complaints.extend(more),
+            Err(more) => problems.extend(
+                more.into_iter()
+                    .map(|problem| (block.key().to_string(), problem)),
+            ),
+        }
+    }
+    if problems.is_empty() {
+        Ok(complaints)
+    } else {
+        Err(ResolveError::Unanswered { problems })
+    }
+}
+
+/// The files of a request by digest.
+fn by_digest(request: &Request) -> BTreeMap<Digest, (String, Vec<u8>)> {
+    request
+        .files
+        .iter()
+        .map(|(name, bytes)| (Digest::of(bytes), (name.clone(), bytes.clone())))
+        .collect()
+}
+
 /// Takes a block of an earlier lock over, with what stands in it.
 fn put(lock: &mut Lock, block: LockBlock<'_>) {
-    let new = match block {
+    if let Some(new) = copied(block) {
+        lock.put(new).expect("no package comes alone");
+    }
+}
+
+/// A block as one to be put; `None` for those that come with what they stand in, or from the request.
+#[must_use]
+pub fn copied(block: LockBlock<'_>) -> Option<NewBlock> {
+    Some(match block {
         LockBlock::Release(release) => NewBlock::Release(release.clone()),
         LockBlock::Catalog(catalog) => NewBlock::Catalog(catalog.clone()),
         LockBlock::Image(image) => NewBlock::Image(image.clone()),
         LockBlock::Chart(chart) => NewBlock::Chart(chart.clone()),
         LockBlock::File(file) => NewBlock::File(file.clone()),
-        // These come with what they stand in, or from the request.
         LockBlock::Payload(..)
         | LockBlock::Package(..)
         | LockBlock::Blocked(_)
-        | LockBlock::Skip(_) => return,
-    };
-    lock.put(new).expect("no package comes alone");
+        | LockBlock::Skip(_) => return None,
+    })
 }
 
 /// The skips of an earlier lock and of the request.
@@ -1030,7 +1167,7 @@ fn refuse_offline(
             format!("{}: {} ({why})", expected.at, question(expected))
         })
         .collect();
-    if resolver.names.is_some() || questions.is_empty() {
+    if resolver.names.is_some() || resolver.within.is_some() || questions.is_empty() {
         Ok(())
     } else {
         Err(ResolveError::Offline { questions })
@@ -1142,10 +1279,11 @@ pub fn roots(lock: &Lock, built: &[Built]) -> Vec<Root> {
     }
     for (key, blob) in lock.file_pins() {
         let origins = match &key {
-            BlockKey::File { reference } | BlockKey::Chart { reference, .. } => {
-                vec![Origin::Url(reference.clone())]
-            }
-            _ => Vec::new(),
+            BlockKey::File { reference } => vec![Origin::Url(reference.clone())],
+            key => match lock.find(key) {
+                Some(LockBlock::Chart(chart)) => chart::origins(chart),
+                _ => Vec::new(),
+            },
         };
         roots.push(Root {
             owner: key.to_string(),
@@ -1170,6 +1308,7 @@ pub(super) fn rule_of<'a>(block: &LockBlock<'_>, rules: &'a Rules) -> Option<&'a
         BlockKey::Image { .. } => BlockKind::Image,
         BlockKey::Release { .. } => BlockKind::Release,
         BlockKey::Catalog { .. } | BlockKey::Package { .. } => BlockKind::Catalog,
+        BlockKey::Chart { .. } => BlockKind::Chart,
         BlockKey::File { .. } => BlockKind::File,
         _ => return None,
     })
@@ -1191,7 +1330,8 @@ pub fn placements(
     for block in lock.blocks() {
         let key = block.key();
         let pins = block.pins();
-        if pins.is_empty() {
+        let made = built.iter().find(|built| built.owner == key);
+        if pins.is_empty() && made.is_none() {
             continue;
         }
         // What is served is built from it.
@@ -1207,11 +1347,34 @@ pub fn placements(
             layout: layout.name.clone(),
         };
         let rule = rule_of(&block, rules).ok_or_else(none)?;
-        let (names, want) = (
+        let (mut names, want) = (
             block_value(&key),
             block.want().map_or_else(|| Value::map([]), want_value),
         );
-        let made = built.iter().find(|built| built.owner == key);
+        let mut placed = Vec::new();
+        if let LockBlock::Chart(chart) = &block {
+            let origin = chart::artifact_name(chart);
+            names = chart::block_names(chart, names);
+            // A chart that is a file is an image only as it was made here.
+            if let (Some(made), Some(origin)) = (made, &origin) {
+                placed.push(place(
+                    rule,
+                    layout,
+                    &Subject {
+                        owner: key.to_string(),
+                        origin,
+                        role: Role::Chart.kind(),
+                        name: None,
+                        version: None,
+                        block: names.clone(),
+                        want: want.clone(),
+                        source: None,
+                        blob: made.blob,
+                        platforms: &[],
+                    },
+                )?);
+            }
+        }
         for (role, pin) in pins {
             // Of several pins, the one that is its block is what was built upon.
             let made = made.filter(|_| matches!(role, Role::Image | Role::Catalog | Role::Chart));
@@ -1225,7 +1388,7 @@ pub fn placements(
                 Role::Payload { version } | Role::Component { version, .. } => Some(version),
                 _ => None,
             };
-            let placed = place(
+            placed.push(place(
                 rule,
                 layout,
                 &Subject {
@@ -1243,7 +1406,9 @@ pub fn placements(
                         None => &pin.platforms,
                     },
                 },
-            )?;
+            )?);
+        }
+        for placed in placed {
             let same = (
                 placed.path.clone(),
                 placed.tag.clone(),

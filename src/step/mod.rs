@@ -30,6 +30,8 @@ pub enum Kind {
     ResolveRelease,
     /// Asks which manifest a tag (or a layout on disk) names.
     ResolveTag,
+    /// Asks which version of a chart there is, and where.
+    ResolveChart,
     /// Asks what is at an address.
     ResolveFile,
     /// Asks which signatures there are of an image.
@@ -46,6 +48,8 @@ pub enum Kind {
     SplitCatalog,
     /// Selects from one package of a catalog.
     FilterCatalog,
+    /// Renders a chart and lists the images that it needs.
+    RenderChart,
     /// Makes an image of files and a base.
     PackImage,
     /// Writes the cluster resources of a lock.
@@ -65,9 +69,10 @@ pub enum Class {
 
 impl Kind {
     /// Every kind, in the order of the design.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::ResolveRelease,
         Self::ResolveTag,
+        Self::ResolveChart,
         Self::ResolveFile,
         Self::FindSignature,
         Self::FetchManifest,
@@ -76,6 +81,7 @@ impl Kind {
         Self::ReadMember,
         Self::SplitCatalog,
         Self::FilterCatalog,
+        Self::RenderChart,
         Self::PackImage,
         Self::EmitManifest,
     ];
@@ -86,6 +92,7 @@ impl Kind {
         match self {
             Self::ResolveRelease => "resolve-release",
             Self::ResolveTag => "resolve-tag",
+            Self::ResolveChart => "resolve-chart",
             Self::ResolveFile => "resolve-file",
             Self::FindSignature => "find-signature",
             Self::FetchManifest => "fetch-manifest",
@@ -94,6 +101,7 @@ impl Kind {
             Self::ReadMember => "read-member",
             Self::SplitCatalog => "split-catalog",
             Self::FilterCatalog => "filter-catalog",
+            Self::RenderChart => "render-chart",
             Self::PackImage => "pack-image",
             Self::EmitManifest => "emit-manifest",
         }
@@ -103,13 +111,16 @@ impl Kind {
     #[must_use]
     pub const fn class(self) -> Class {
         match self {
-            Self::ResolveRelease | Self::ResolveTag | Self::ResolveFile | Self::FindSignature => {
-                Class::Observe
-            }
+            Self::ResolveRelease
+            | Self::ResolveTag
+            | Self::ResolveChart
+            | Self::ResolveFile
+            | Self::FindSignature => Class::Observe,
             Self::FetchManifest | Self::FetchBlob | Self::FetchFile => Class::Fetch,
             Self::ReadMember
             | Self::SplitCatalog
             | Self::FilterCatalog
+            | Self::RenderChart
             | Self::PackImage
             | Self::EmitManifest => Class::Derive,
         }
@@ -121,6 +132,7 @@ impl Kind {
         match self {
             Self::ResolveRelease
             | Self::ResolveTag
+            | Self::ResolveChart
             | Self::ResolveFile
             | Self::FindSignature
             | Self::FetchManifest
@@ -129,6 +141,7 @@ impl Kind {
             | Self::ReadMember
             | Self::SplitCatalog
             | Self::FilterCatalog
+            | Self::RenderChart
             | Self::PackImage
             | Self::EmitManifest => 1,
         }
@@ -169,6 +182,8 @@ pub enum Observe {
     Tag(ImageName),
     /// What is at this address now?
     File(Address),
+    /// Which tags does this repository have now?
+    Tags(Repository),
 }
 
 impl fmt::Display for Observe {
@@ -176,6 +191,7 @@ impl fmt::Display for Observe {
         match self {
             Self::Tag(image) => fmt::Display::fmt(image, formatter),
             Self::File(address) => fmt::Display::fmt(address, formatter),
+            Self::Tags(repository) => write!(formatter, "the tags of {repository}"),
         }
     }
 }
@@ -280,6 +296,15 @@ pub enum Derive {
         /// What is wanted of it, and by which rules.
         want: Value,
     },
+    /// The images that a chart needs.
+    RenderChart {
+        /// Its file.
+        chart: Blob,
+        /// The values it is rendered with, later ones over earlier ones.
+        values: Vec<Blob>,
+        /// What the cluster can do, and where else to look for images.
+        parameters: Value,
+    },
     /// The cluster resources of a lock for one destination.
     EmitManifest {
         /// The lock.
@@ -311,6 +336,19 @@ impl Derive {
             }
             Self::FilterCatalog { fragment, want } => {
                 key(Kind::FilterCatalog, want, &[("fragment", *fragment)])
+            }
+            Self::RenderChart {
+                chart,
+                values,
+                parameters,
+            } => {
+                // The order of the values counts, so their roles have numbers.
+                let roles: Vec<String> = (1..=values.len())
+                    .map(|number| format!("values {number}"))
+                    .collect();
+                let mut inputs = vec![("chart", *chart)];
+                inputs.extend(roles.iter().map(String::as_str).zip(values.iter().copied()));
+                key(Kind::RenderChart, parameters, &inputs)
             }
             Self::EmitManifest {
                 lock,
@@ -364,6 +402,7 @@ mod tests {
             [
                 "resolve-release 0223e03caea81987",
                 "resolve-tag 1337e7583eaf5db7",
+                "resolve-chart 452c0d5d21834a85",
                 "resolve-file 593e063a73c6d1b5",
                 "find-signature 55f26970fff30d61",
                 "fetch-manifest 88535845f1ec722a",
@@ -372,6 +411,7 @@ mod tests {
                 "read-member a638a6748d1803c6",
                 "split-catalog 1ed93d2111facf64",
                 "filter-catalog b94fa0dde2eeae6f",
+                "render-chart b0e6e8f56a91af0f",
                 "pack-image b2c00abe267401ec",
                 "emit-manifest 3521c18b6a6e3b85"
             ],

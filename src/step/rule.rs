@@ -62,7 +62,7 @@ use crate::digest::Digest;
 use crate::hint::Hint;
 
 /// The rules that come with the program: name and text.
-pub const EMBEDDED: [(&str, &str); 7] = [
+pub const EMBEDDED: [(&str, &str); 8] = [
     (
         "additional-image",
         include_str!("../../rules/additional-image.toml"),
@@ -73,6 +73,7 @@ pub const EMBEDDED: [(&str, &str); 7] = [
     ),
     ("graph-data", include_str!("../../rules/graph-data.toml")),
     ("graph-image", include_str!("../../rules/graph-image.toml")),
+    ("helm-chart", include_str!("../../rules/helm-chart.toml")),
     (
         "kubevirt-disk",
         include_str!("../../rules/kubevirt-disk.toml"),
@@ -221,6 +222,8 @@ pub enum BlockKind {
     Catalog,
     /// `[[image]]`
     Image,
+    /// `[[chart]]`
+    Chart,
     /// `[[file]]`
     File,
 }
@@ -471,9 +474,10 @@ impl Rule {
             .map(|block| {
                 let pinned = match block.kind {
                     BlockKind::File => Kind::FetchFile,
-                    BlockKind::Release | BlockKind::Catalog | BlockKind::Image => {
-                        Kind::FetchManifest
-                    }
+                    BlockKind::Release
+                    | BlockKind::Catalog
+                    | BlockKind::Image
+                    | BlockKind::Chart => Kind::FetchManifest,
                 };
                 if !steps
                     .iter()
