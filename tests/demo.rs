@@ -41,7 +41,7 @@ fn the_story_is_told_and_what_it_leaves_can_be_used() {
     let folder = place.path().join("a folder");
     let text = told(&demo(&[], &folder).output().unwrap());
     let lines = [
-        "$ imgbuild lock\n    lockfiles/imageset.lock.toml: 6 pins, 6 made",
+        "$ imgbuild lock\n    lockfiles/imageset.lock.toml: 10 pins, 10 made",
         "$ imgbuild diff empty.lock.toml lockfiles/imageset.lock.toml",
         "$ imgbuild export -o ../transfer/1",
         "registry.example.test/shop/web:stable was ",

@@ -1559,3 +1559,123 @@ pub fn question(expected: &Expected) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(entries: &[(&str, Value)]) -> BTreeMap<String, Value> {
+        entries
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone()))
+            .collect()
+    }
+
+    #[test]
+    fn a_want_says_what_is_selected() {
+        let channels = Value::List(vec![
+            "fast".into(),
+            Value::map([
+                ("name", "stable".into()),
+                ("min", "1.0.0".into()),
+                ("max", "2.0.0".into()),
+            ]),
+        ]);
+        let settings = map(&[
+            ("channels", channels),
+            ("default", "fast".into()),
+            ("bundles", Value::List(vec!["a.v1".into()])),
+            ("full", Value::Bool(true)),
+            ("min-bundle", "a.v0".into()),
+            ("selection", "v1".into()),
+            ("prereleases", "exclude".into()),
+            ("since", Value::map([("stable", "1.2.3".into())])),
+        ]);
+        let (wish, options) = wish(&settings).unwrap();
+        let bounds: Vec<_> = wish
+            .channels
+            .iter()
+            .map(|channel| {
+                (
+                    channel.name.as_str(),
+                    channel.min.as_deref(),
+                    channel.max.as_deref(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            bounds,
+            [
+                ("fast", None, None),
+                ("stable", Some("1.0.0"), Some("2.0.0"))
+            ],
+            "a channel is a name, or a name with bounds"
+        );
+        assert_eq!(
+            (
+                wish.full,
+                wish.default_channel.as_deref(),
+                wish.min_bundle.as_deref(),
+                wish.bundles.as_slice()
+            ),
+            (
+                true,
+                Some("fast"),
+                Some("a.v0"),
+                ["a.v1".to_owned()].as_slice()
+            )
+        );
+        assert_eq!(wish.since["stable"].to_string(), "1.2.3");
+        assert_eq!(
+            (options.selection, options.prereleases),
+            (Selection::V1, Some(Prereleases::Exclude))
+        );
+        for (name, value) in [("selection", "newest"), ("prereleases", "some")] {
+            assert!(
+                super::wish(&map(&[(name, value.into())])).is_err(),
+                "{name} = {value} means nothing"
+            );
+        }
+    }
+
+    #[test]
+    fn the_walk_of_the_first_tool_starts_at_the_lowest_version_of_each_channel() {
+        let bundle = |name: &str, channels: &[&str]| Bundle {
+            name: name.to_owned(),
+            channels: channels
+                .iter()
+                .map(|channel| (*channel).to_owned())
+                .collect(),
+            pin: Pin::new(
+                PinOrigin::Layout("x".to_owned()),
+                Digest::from_bytes([0; 32]),
+                1,
+            ),
+        };
+        let package = Package {
+            name: "p".to_owned(),
+            want: None,
+            fbc: Digest::from_bytes([0; 32]),
+            from: None,
+            bundles: vec![
+                bundle("p.v1.10.0", &["a", "b"]),
+                bundle("p.v1.9.0", &["a"]),
+                bundle("odd", &["a"]),
+            ],
+            images: Vec::new(),
+        };
+        let wanted = Value::map([("a", "1.9.0".into()), ("b", "1.10.0".into())]);
+        assert_eq!(since(&package), wanted, "by version, not by text");
+        let v1 = map(&[("selection", "v1".into())]);
+        assert_eq!(
+            settings_of(&v1, Some(&package)).get("since"),
+            Some(&wanted),
+            "it is asked for with the rest"
+        );
+        assert_eq!(
+            settings_of(&BTreeMap::new(), Some(&package)),
+            BTreeMap::new(),
+            "no other selection looks back"
+        );
+    }
+}
