@@ -76,6 +76,8 @@ const ORDER: [&str; 20] = [
 /// Keys that only mean something together.
 const TOGETHER: [&[&str]; 2] = [
     &[
+        "name",
+        "version",
         "url",
         "file",
         "image",

@@ -363,12 +363,14 @@ mod tests {
             [
                 "resolve-release 0223e03caea81987",
                 "resolve-tag 1337e7583eaf5db7",
+                "resolve-chart 452c0d5d21834a85",
                 "resolve-file 593e063a73c6d1b5",
                 "find-signature 55f26970fff30d61",
                 "fetch-manifest 88535845f1ec722a",
                 "fetch-blob 0d319767b305f828",
                 "fetch-file 845d005bf1a2c1b5",
                 "read-member a638a6748d1803c6",
+                "render-chart b0e6e8f56a91af0f",
                 "pack-image b2c00abe267401ec",
                 "emit-manifest 3521c18b6a6e3b85"
             ],
