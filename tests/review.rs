@@ -1,17 +1,21 @@
 //! A lock under review: compared, explained, merged, audited, held to a policy and to upstream, by the real program.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
+use serde_json::json;
+
 use imgbuild::demo::{Compression, Form, Member, Upstream, World};
 use imgbuild::digest::Digest;
 use imgbuild::oci::Platform;
 use imgbuild::registry::server::{Options, Repositories, Server};
 use imgbuild::store::memory::Memory;
+
+use crate::site::schema::follows;
 
 /// The host that images are named by; registries.conf leads it to the upstream of the test.
 const HOST: &str = "registry.example.test";
@@ -1224,4 +1228,162 @@ fn an_audit_asks_a_registry_for_everything_too() {
         .says(&["finding destination site/team/a:1: ", &image.to_string()]);
     mirror.stop();
     place.imgbuild(&line).ends(1).says(&["finding unanswered "]);
+}
+
+fn schema(name: &str) -> serde_json::Value {
+    let path = Path::new("tests/data/schemas").join(name);
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn a_sound_audit_is_a_bill_of_materials_that_follows_the_published_schemas() {
+    let upstream = Upstream::start(world(&IMAGES, &["team/m:1"]), Options::default()).unwrap();
+    let (place, _) = audited(&upstream);
+    let (other, _) = audited(&upstream);
+    let image = upstream.world().at("team/a", "1").unwrap().digest;
+    let url = format!(
+        "pkg:oci/a@sha256%3A{}?repository_url={HOST}/team/a",
+        image.hex()
+    );
+    let mut bills = BTreeMap::new();
+    for (format, name) in [
+        ("cyclonedx", "bom-1.6.schema.json"),
+        ("spdx", "spdx-2.3.schema.json"),
+    ] {
+        let run = place.imgbuild(&format!("audit --format {format}")).ends(0);
+        assert_eq!(
+            run.stdout,
+            other
+                .imgbuild(&format!("audit --format {format}"))
+                .ends(0)
+                .stdout,
+            "{format} is the same from every store"
+        );
+        let bill = run.json();
+        let schema = schema(name);
+        assert_eq!(follows(&schema, &bill), Ok(()), "{format} follows {name}");
+        for (pointer, wrong) in [
+            ("/specVersion", json!(1.6)),
+            ("/serialNumber", json!("urn:uuid:1")),
+            ("/components/0/type", json!("image")),
+            ("/components/0/hashes/0/alg", json!("sha256")),
+            ("/dependencies/0/dependsOn", json!(["a", "a"])),
+            ("/creationInfo", json!({})),
+            ("/packages/0/checksums/0/algorithm", json!("sha256")),
+            ("/relationships/0/relationshipType", json!("HAS")),
+        ] {
+            let mut bad = bill.clone();
+            if let Some(at) = bad.pointer_mut(pointer) {
+                *at = wrong;
+                assert!(follows(&schema, &bad).is_err(), "{pointer} is checked");
+            }
+        }
+        let text = bill.to_string();
+        for part in [url.as_str(), &image.hex(), "CHG-1"] {
+            assert!(text.contains(part), "{part} is in {text}");
+        }
+        bills.insert(format, bill);
+    }
+    let bom = &bills["cyclonedx"];
+    let ids: BTreeSet<&str> = bom["components"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|part| part["bom-ref"].as_str().unwrap())
+        .collect();
+    assert_eq!(ids.len(), 2, "every image has one component: {bom}");
+    for row in bom["dependencies"].as_array().unwrap() {
+        for id in row["dependsOn"].as_array().into_iter().flatten() {
+            assert!(ids.contains(id.as_str().unwrap()), "{id} is a component");
+        }
+    }
+    assert_eq!(
+        bom["compositions"][0]["aggregate"], "incomplete",
+        "an image was skipped"
+    );
+    assert_eq!(
+        bills["spdx"]["creationInfo"]["created"], "1970-01-01T00:00:00Z",
+        "no clock was read"
+    );
+    let dated = place
+        .imgbuild("audit --format spdx --created 2026-11-20T18:00:00+01:00")
+        .ends(0)
+        .json();
+    assert_eq!(
+        dated["creationInfo"]["created"], "2026-11-20T17:00:00Z",
+        "the time that was given, in UTC"
+    );
+    place
+        .imgbuild("audit --format spdx --created today")
+        .ends(2)
+        .says(&["is no time"]);
+    place
+        .imgbuild("audit --created 2026-11-20T18:00:00Z")
+        .ends(2)
+        .says(&["add --format spdx"]);
+
+    let provenance = place.imgbuild("audit --format slsa").ends(0).json();
+    for (pointer, wanted) in [
+        ("/_type", json!("https://in-toto.io/Statement/v1")),
+        ("/predicateType", json!("https://slsa.dev/provenance/v1")),
+        ("/subject/0/name", json!("lock")),
+        (
+            "/subject/0/digest/sha256",
+            json!(Digest::of(place.lock().as_bytes()).hex()),
+        ),
+        (
+            "/predicate/buildDefinition/buildType",
+            json!("tag:imgbuild,2026:mirror/v1"),
+        ),
+        (
+            "/predicate/runDetails/builder/id",
+            json!("tag:imgbuild,2026:builder/v1"),
+        ),
+    ] {
+        assert_eq!(provenance.pointer(pointer), Some(&wanted), "{pointer}");
+    }
+    let subjects = provenance["subject"].as_array().unwrap();
+    assert!(
+        subjects.contains(&json!({ "name": "team/a:1", "digest": { "sha256": image.hex() } })),
+        "a place is a subject: {provenance}"
+    );
+    // A resource descriptor has at least one of these.
+    let materials = provenance["predicate"]["buildDefinition"]["resolvedDependencies"]
+        .as_array()
+        .unwrap();
+    assert!(
+        materials
+            .iter()
+            .all(|material| material["digest"]["sha256"].is_string()),
+        "whatever went in has a digest: {provenance}"
+    );
+    assert!(
+        materials.iter().any(|material| material["uri"] == url),
+        "the image went in: {provenance}"
+    );
+
+    // The provenance is signed in its own words, and is no signature under the report.
+    place.imgbuild("key new alice").ends(0);
+    place
+        .imgbuild("audit --format slsa --attest alice.key")
+        .ends(0);
+    other.write("audit.dsse.json", &place.read("audit.dsse.json"));
+    other.write("alice.pub", &place.read("alice.pub"));
+    other
+        .imgbuild("audit --format slsa --attested audit.dsse.json --by alice.pub")
+        .ends(0);
+    other
+        .imgbuild("audit --attested audit.dsse.json --by alice.pub")
+        .ends(4)
+        .says(&["of another report"]);
+
+    // What is not sound is no bill of anything.
+    fs::remove_file(place.path("store/blobs/sha256").join(image.hex())).unwrap();
+    for format in ["cyclonedx", "spdx", "slsa"] {
+        let run = place
+            .imgbuild(&format!("audit --format {format}"))
+            .ends(4)
+            .says(&[&format!("manifest {image}: it is not in the store")]);
+        assert_eq!(run.stdout, "", "there is no bill");
+    }
 }

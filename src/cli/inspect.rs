@@ -348,8 +348,8 @@ pub(super) fn takeover(
 
 /// `imgbuild dossier`
 pub(super) fn dossier(site: &Site, arguments: &DossierArguments) -> Result<u8, Failure> {
-    let paths = site.paths(&arguments.subject);
-    let stream = site.stream(arguments.stream.as_deref(), &paths.stem)?;
+    let paths = site.paths_in(&arguments.subject, arguments.stream.as_deref());
+    let stream = site.stream(&paths)?;
     let store = site.store(Access::ReadOnly)?;
     let chain = chain(&chain_path(&paths, &stream))?;
     let sequence = arguments.sequence;

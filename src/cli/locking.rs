@@ -27,6 +27,7 @@ use crate::plan::{diff, text};
 use crate::run::built::{self, BuildError, Built};
 use crate::run::event::{Event, advice, joined_advice, one_line};
 use crate::run::realise::{Extent, Report, realise};
+use crate::run::resolve::within::Vetted;
 use crate::run::resolve::{self, Names, Request, ResolveError, Resolver};
 use crate::step::place::Layout;
 use crate::step::rule::Rules;
@@ -41,10 +42,10 @@ pub(super) fn lock(
     stop: &AtomicBool,
 ) -> Result<u8, Failure> {
     let paths = site.paths(&arguments.subject);
-    let set = site.config(&paths.config)?;
+    let set = site.config(&paths)?;
     let policy = review::policy(site)?;
     if arguments.check {
-        let code = check(site, &paths, &set, &policy)?;
+        let code = check(site, &paths, &set, &policy, arguments.within.as_deref())?;
         if arguments.deep {
             review::deep(site, &paths, &set, stop)?;
         }
@@ -121,6 +122,17 @@ pub(super) fn lock(
         Some(replay) => replay,
         None => &live,
     };
+    let other = arguments
+        .within
+        .as_deref()
+        .map(|name| review::lock_called(site, Some(&store), name))
+        .transpose()?;
+    let vetted = match (&other, &arguments.within) {
+        (Some(lock), Some(name)) => Some(Vetted::new(lock, name)),
+        _ => None,
+    };
+    // Where another lock answers, only an update service that is named on purpose is asked.
+    let asks = !arguments.offline && (vetted.is_none() || site.graph_override().is_some());
     let evidence = |question: &str, digest: Option<Digest>| {
         if replay.is_some() {
             return;
@@ -135,7 +147,8 @@ pub(super) fn lock(
     };
     let resolver = Resolver {
         rules: &rules,
-        names: (!arguments.offline).then_some(names),
+        names: asks.then_some(names),
+        within: vetted.as_ref(),
         upstream: &live,
         store: &store,
         limits: site.limits(),
@@ -376,6 +389,7 @@ fn check(
     paths: &Paths,
     set: &crate::config::ImageSet,
     policy: &Policy,
+    within: Option<&str>,
 ) -> Result<u8, Failure> {
     let (lock, bytes) = site.lock(&paths.lock)?;
     let store_path = site.store_path()?;
@@ -400,6 +414,14 @@ fn check(
             }
         }
         Err(error) => complaints.push(error.to_string()),
+    }
+    if let Some(name) = within {
+        let other = review::lock_called(site, store.as_ref(), name)?;
+        let vetted = Vetted::new(&other, name);
+        complaints.extend(lock.blocks().filter_map(|block| {
+            let image = vetted.missing(&block)?;
+            Some(format!("{}: {name} does not pin {image}", block.key()))
+        }));
     }
     let path = paths.lock.display();
     if complaints.is_empty() {
@@ -451,7 +473,7 @@ pub(super) fn matching(
     let (lock, bytes) = site.lock(&paths.lock)?;
     let rules = site.rules_of(&lock, Some(store))?;
     if paths.config.exists() || named {
-        let set = site.config(&paths.config)?;
+        let set = site.config(paths)?;
         let request = site.request(&set, &paths.config, &rules)?;
         let complaints = compare(&lock, &wanted(&request, &rules, &lock)?);
         keep_files(store, &lock, &request)?;
@@ -601,7 +623,7 @@ pub(super) fn build(
 ) -> Result<u8, Failure> {
     let paths = site.paths(&arguments.subject);
     let store = site.store(Access::Shared)?;
-    let (lock, bytes, rules) = matching(site, &paths, arguments.subject.config.is_some(), &store)?;
+    let (lock, bytes, rules) = matching(site, &paths, arguments.subject.is_named(), &store)?;
     let Fetched {
         plan,
         built,
@@ -662,13 +684,13 @@ pub(super) fn plan(
     arguments: &PlanArguments,
     stop: &AtomicBool,
 ) -> Result<u8, Failure> {
-    let paths = site.paths(&arguments.subject);
+    let paths = site.paths_in(&arguments.subject, arguments.stream.as_deref());
     let store = site.store(if arguments.offline {
         Access::ReadOnly
     } else {
         Access::Shared
     })?;
-    let (lock, bytes, rules) = matching(site, &paths, arguments.subject.config.is_some(), &store)?;
+    let (lock, bytes, rules) = matching(site, &paths, arguments.subject.is_named(), &store)?;
     let (plan, built) = if arguments.offline {
         let built = built::known(&lock, &rules, &store).map_err(|error| unbuilt(&error))?;
         (plan_of(&lock, &built, &store, &store)?, built)
@@ -676,7 +698,7 @@ pub(super) fn plan(
         let fetched = fetch(site, &lock, Some(&rules), &store, Extent::Manifests, stop)?;
         (fetched.plan, fetched.built)
     };
-    super::emission::dry_run(arguments, &lock, &built, &rules, &plan, &store)?;
+    super::emission::dry_run(site, arguments, &lock, &built, &rules, &plan, &store)?;
     let closure = plan
         .closure()
         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
@@ -706,7 +728,7 @@ pub(super) fn plan(
             absent.blobs.push(*blob);
         }
     }
-    let stream = site.stream(arguments.stream.as_deref(), &paths.stem)?;
+    let stream = site.stream(&paths)?;
     let part_size = super::delivery::part_size(site, arguments.media.as_deref(), &paths, &stream)?;
     let ask = Ask::default();
     let next = super::delivery::forecast(

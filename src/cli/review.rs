@@ -22,8 +22,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use serde_json::json;
 
 use super::arguments::{
-    AuditArguments, DiffArguments, DiffFormat, Format, MergeDriverArguments, PlanArguments,
-    PlanFormat, Subject, TextconvArguments, WhyArguments,
+    AuditArguments, AuditFormat, DiffArguments, DiffFormat, Format, MergeDriverArguments,
+    PlanArguments, PlanFormat, Subject, TextconvArguments, WhyArguments,
 };
 use super::charts;
 use super::delivery;
@@ -38,6 +38,7 @@ use crate::canon::Key;
 use crate::config::{self, ImageSet, parse_size};
 use crate::deliver::attest;
 use crate::deliver::audit::{self, AuditError};
+use crate::deliver::bill;
 use crate::deliver::emit::replace;
 use crate::deliver::head::AdoptedHead;
 use crate::deliver::registry::RegistryTarget;
@@ -58,6 +59,7 @@ use crate::run::realise::{Depot, Extent};
 use crate::run::resolve::means::tag_list;
 use crate::run::resolve::{self, Answer, Names, Request, ResolveError, Resolver};
 use crate::run::upstream::Live;
+use crate::step::place::Layout;
 use crate::step::rule::Rules;
 use crate::step::{Address, Observe};
 use crate::store::disk::{Access, Store};
@@ -110,6 +112,11 @@ fn lock_at(site: &Site, store: Option<&Store>, name: &str) -> Result<Found, Fail
         bytes,
         archive,
     })
+}
+
+/// The lock alone that `name` stands for.
+pub(super) fn lock_called(site: &Site, store: Option<&Store>, name: &str) -> Result<Lock, Failure> {
+    lock_at(site, store, name).map(|found| found.lock)
 }
 
 /// The lock that an archive carries; `None` if the file is no archive.
@@ -210,12 +217,13 @@ fn from_stream(
     stream: &Stream,
     sequence: u64,
 ) -> Result<Vec<u8>, Failure> {
-    let settings = site.settings.streams.get(stream.as_str());
-    let folder = settings
-        .and_then(|settings| settings.value.lock.as_ref())
-        .and_then(|lock| Path::new(&lock.value).parent().map(Path::to_owned))
-        .unwrap_or_else(|| PathBuf::from("lockfiles"));
-    let path = folder.join(format!("{stream}.chain"));
+    let nothing = Subject {
+        mapping_file: None,
+        config: None,
+        lock: None,
+    };
+    let paths = site.paths_in(&nothing, Some(stream.as_str()));
+    let path = delivery::chain_path(&paths, stream);
     let chain = delivery::chain(&path)?;
     let mut digest = chain.line(sequence).map(|line| line.lock);
     if let (None, Some(store)) = (digest, store) {
@@ -755,7 +763,7 @@ pub(super) fn asked_at(
 /// Where blocks are asked for, by their text, if the config is at hand and can be read.
 fn positions(site: &Site, paths: &Paths, lock: &Lock) -> BTreeMap<String, String> {
     site.quietly(|site| {
-        let set = site.config(&paths.config).ok()?;
+        let set = site.config(paths).ok()?;
         let rules = site.rules().ok()?;
         let request = site.request(&set, &paths.config, &rules).ok()?;
         Some(
@@ -774,11 +782,13 @@ pub(super) fn audit(
     arguments: &AuditArguments,
     stop: &AtomicBool,
 ) -> Result<u8, Failure> {
-    let paths = site.paths(&Subject {
+    let subject = Subject {
+        mapping_file: None,
         config: arguments.config.clone(),
         lock: None,
-    });
-    let stream = site.stream(arguments.stream.as_deref(), &paths.stem)?;
+    };
+    let paths = site.paths_in(&subject, arguments.stream.as_deref());
+    let stream = site.stream(&paths)?;
     let store = site.store(Access::ReadOnly)?;
     let lock_bytes = match &arguments.lock {
         // Bytes as they are: an auditor wants to be told what is wrong with them.
@@ -787,7 +797,7 @@ pub(super) fn audit(
         }
         Some(name) => {
             let found = lock_at(site, Some(&store), name)?;
-            if !site.common.quiet && arguments.format == Format::Text {
+            if !site.common.quiet && arguments.format == AuditFormat::Text {
                 remark(format!("note: auditing the lock of {}", found.name));
             }
             found.bytes
@@ -812,7 +822,7 @@ pub(super) fn audit(
     let asks = |lock: &Lock, rules: &Rules| -> audit::Wanted {
         let understood = |failure: Failure| failure.text;
         site.quietly(|site| {
-            let set = site.config(&paths.config).map_err(understood)?;
+            let set = site.config(&paths).map_err(understood)?;
             let request = site
                 .request(&set, &paths.config, rules)
                 .map_err(understood)?;
@@ -825,14 +835,22 @@ pub(super) fn audit(
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(cannot("read the chain", &chain_path, &error)),
     };
+    let created = created(arguments)?;
     let keys = trust::public_keys(&arguments.by)?;
     let secret = trust::secret_keys(arguments.attest.as_slice())?;
     let place = arguments
         .registry
         .as_deref()
-        .map(destination::destination)
+        .map(|registry| site.destination(registry))
         .transpose()?;
-    let shape = destination::flags(arguments.layout.as_deref(), arguments.max_nested_paths);
+    let shape = place.as_ref().map_or_else(Layout::default, |place| {
+        destination::flags(
+            site,
+            place,
+            arguments.layout.as_deref(),
+            arguments.max_nested_paths,
+        )
+    });
     let target = match &place {
         Some(place) => Some(RegistryTarget::new(site.client()?, place.registry.clone())),
         None => None,
@@ -868,22 +886,37 @@ pub(super) fn audit(
         AuditError::Stopped => Failure::of(ui::INCOMPLETE, &error, None),
         AuditError::Store(source) => Failure::of(ui::ERROR, &error, source.hint()),
     })?;
-    match arguments.format {
-        Format::Json => {
+    // What is not sound is no bill of anything; its findings are said below.
+    let bill = match (
+        bill_of(&lock_bytes, &report, arguments.format, &created),
+        arguments.format,
+    ) {
+        (None, AuditFormat::Json) => {
             let mut out = json!(report);
             out["report"] = json!(report.digest());
             say(out.to_string());
+            None
         }
-        Format::Text => {
+        (None, AuditFormat::Text) => {
             if !site.common.quiet {
                 say(report.text().trim_end());
             }
             say(format!("report {}", report.digest()));
+            None
         }
-    }
+        (None, _) => None,
+        (Some(bill), _) => {
+            say(format!("{bill:#}"));
+            Some(bill)
+        }
+    };
+    let statement = match bill.filter(|_| arguments.format == AuditFormat::Slsa) {
+        Some(provenance) => provenance.to_string().into_bytes(),
+        None => attest::statement(&report),
+    };
     if let Some(path) = &arguments.attested {
         let bytes = fs::read(path).map_err(|error| cannot("read the attestation", path, &error))?;
-        let signer = attest::check(&report, &bytes, &keys)
+        let signer = attest::check(&statement, &bytes, &keys)
             .map_err(|error| Failure::of(ui::UNVERIFIED, &error, None))?;
         if !site.common.quiet {
             remark(format!(
@@ -899,7 +932,7 @@ pub(super) fn audit(
                 .output
                 .clone()
                 .unwrap_or_else(|| PathBuf::from("audit.dsse.json"));
-            let bytes = attest::attest(&report, key)
+            let bytes = attest::attest(&report, &statement, key)
                 .map_err(|error| Failure::of(ui::ERROR, &error, None))?;
             replace(&path, &bytes)
                 .map_err(|error| cannot("write the attestation", &path, &error))?;
@@ -916,8 +949,8 @@ pub(super) fn audit(
                 .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
             // What another program makes of a chart is no part of the report, which is equal everywhere.
             return charts::compare(&lock, &store, &|line| match arguments.format {
-                Format::Json => remark(line),
-                Format::Text => say(line),
+                AuditFormat::Text => say(line),
+                _ => remark(line),
             });
         }
         return Ok(ui::DONE);
@@ -945,6 +978,43 @@ pub(super) fn audit(
         format!("the audit has {}:\n  {}", count(report.findings.len(), "finding"), lines.join("\n  ")),
     )
     .hint("lockfiles and chains come back from git, blobs with `imgbuild store fsck` and then `imgbuild build`"))
+}
+
+/// A sound audit in the form of other tools, if one of those was asked for.
+fn bill_of(
+    lock: &[u8],
+    report: &audit::Report,
+    format: AuditFormat,
+    created: &str,
+) -> Option<serde_json::Value> {
+    // A report on what is no lock is not sound.
+    let lock = text::parse(std::str::from_utf8(lock).ok()?, "lock").ok()?;
+    match format {
+        AuditFormat::Text | AuditFormat::Json => None,
+        AuditFormat::Cyclonedx => bill::cyclonedx(&lock, report).ok(),
+        AuditFormat::Spdx => bill::spdx(&lock, report, created).ok(),
+        AuditFormat::Slsa => bill::slsa(&lock, report).ok(),
+    }
+}
+
+/// The time of an SPDX document, as SPDX writes it.
+fn created(arguments: &AuditArguments) -> Result<String, Failure> {
+    let Some(text) = &arguments.created else {
+        return Ok(bill::CREATED.to_owned());
+    };
+    if arguments.format != AuditFormat::Spdx {
+        return Err(Failure::new(
+            ui::USAGE,
+            "--created is the time of an SPDX document, and none is asked for",
+        )
+        .hint("add --format spdx"));
+    }
+    text.parse::<jiff::Timestamp>()
+        .map(|time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+        .map_err(|error| {
+            Failure::new(ui::USAGE, format!("--created {text:?} is no time: {error}"))
+                .hint("write it as 2026-11-20T18:00:00Z")
+        })
 }
 
 /// The policy of the settings.
@@ -1028,7 +1098,7 @@ pub(super) fn enforce_growth(
     if policy.max_growth.is_none() {
         return Ok(());
     }
-    let stream = site.stream(None, &paths.stem)?;
+    let stream = site.stream(paths)?;
     let chain = delivery::chain(&delivery::chain_path(paths, &stream))?;
     let (base, since) = match (chain.last(), previous) {
         (Some(line), previous) => {
@@ -1089,7 +1159,7 @@ pub(super) fn since(
     let name = match &arguments.since {
         Some(name) => name.clone(),
         None if is_page => {
-            let stream = site.stream(arguments.stream.as_deref(), &paths.stem)?;
+            let stream = site.stream(paths)?;
             let chain = delivery::chain(&delivery::chain_path(paths, &stream))?;
             let Some(line) = chain.last() else {
                 return Ok(None);
@@ -1252,6 +1322,7 @@ pub(super) fn deep(
             stop,
             services: site.services()?,
             evidence: &|_, _| (),
+            within: None,
         },
     );
     progress.finish();
@@ -1322,6 +1393,7 @@ pub(super) fn drift(
     let resolver = Resolver {
         rules: &rules,
         names: Some(&names),
+        within: None,
         upstream: &live,
         store: &depot,
         limits: site.limits(),

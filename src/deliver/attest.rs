@@ -91,21 +91,21 @@ fn encoded(payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Signs a sound report; answers the bytes of the attestation.
+/// Signs a statement about a sound report ([`statement`], or provenance as [`super::bill::slsa`] has it); answers the
+/// bytes of the attestation.
 ///
 /// # Errors
 /// If the report has findings.
-pub fn attest(report: &Report, key: &SecretKey) -> Result<Vec<u8>, AttestError> {
+pub fn attest(report: &Report, payload: &[u8], key: &SecretKey) -> Result<Vec<u8>, AttestError> {
     if !report.is_sound() {
         return Err(AttestError::Unsound);
     }
-    let payload = statement(report);
     let envelope = Envelope {
-        payload: STANDARD.encode(&payload),
+        payload: STANDARD.encode(payload),
         payload_type: PAYLOAD_TYPE.to_owned(),
         signatures: vec![Signature {
             keyid: key.public().id().to_string(),
-            sig: STANDARD.encode(key.sign(&encoded(&payload))),
+            sig: STANDARD.encode(key.sign(&encoded(payload))),
         }],
     };
     let mut bytes = serde_json::to_vec(&envelope).map_err(AttestError::Form)?;
@@ -113,12 +113,12 @@ pub fn attest(report: &Report, key: &SecretKey) -> Result<Vec<u8>, AttestError> 
     Ok(bytes)
 }
 
-/// Makes sure that an attestation is of this very report, and says by which of `keys` it is.
+/// Makes sure that an attestation is of this very statement, and says by which of `keys` it is.
 ///
 /// # Errors
 /// If it is of something else, or by nobody among them.
 pub fn check(
-    report: &Report,
+    payload: &[u8],
     attestation: &[u8],
     keys: &[PublicKey],
 ) -> Result<PublicKey, AttestError> {
@@ -128,11 +128,10 @@ pub fn check(
             found: envelope.payload_type,
         });
     }
-    let payload = statement(report);
-    if STANDARD.decode(&envelope.payload).ok().as_deref() != Some(payload.as_slice()) {
+    if STANDARD.decode(&envelope.payload).ok().as_deref() != Some(payload) {
         return Err(AttestError::Other);
     }
-    let message = encoded(&payload);
+    let message = encoded(payload);
     keys.iter()
         .find(|key| {
             envelope.signatures.iter().any(|signature| {

@@ -187,8 +187,12 @@ pub fn documents(
         for document in &rule.documents {
             let rows = match document.each.as_deref() {
                 None => vec![Value::map([])],
-                Some("digest-mirrors") => mirror_rows(&images, By::Digest, by_repository),
-                Some("tag-mirrors") => mirror_rows(&images, By::Tag, by_repository),
+                Some("digest-mirrors") => {
+                    with_policy(mirror_rows(&images, By::Digest, by_repository), destination)
+                }
+                Some("tag-mirrors") => {
+                    with_policy(mirror_rows(&images, By::Tag, by_repository), destination)
+                }
                 Some("signatures") => signature_rows(lock, source)?,
                 Some(table) => {
                     return Err(EmitError::Table {
@@ -243,6 +247,27 @@ pub fn documents(
         texts.insert(file, text);
     }
     Ok(texts)
+}
+
+/// The rows with a `mirrorSourcePolicy` in each entry, where the destination has one.
+fn with_policy(mut rows: Vec<Value>, destination: &Destination) -> Vec<Value> {
+    let policy = match destination.asks_source {
+        None => return rows,
+        Some(true) => "AllowContactingSource",
+        Some(false) => "NeverContactSource",
+    };
+    for row in &mut rows {
+        let Value::Map(row) = row else { continue };
+        let Some(Value::List(entries)) = row.get_mut("mirrors") else {
+            continue;
+        };
+        for entry in entries {
+            if let Value::Map(entry) = entry {
+                entry.insert("mirrorSourcePolicy".to_owned(), policy.into());
+            }
+        }
+    }
+    rows
 }
 
 /// The one row `{data}` with every signature of a release payload, or none if there are none.

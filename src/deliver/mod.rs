@@ -2,6 +2,7 @@
 
 pub mod attest;
 pub mod audit;
+pub mod bill;
 pub mod charts;
 pub mod delete;
 pub mod dossier;
@@ -11,7 +12,6 @@ pub mod head;
 pub mod holdings;
 pub mod import;
 pub mod mirror;
-pub mod pass;
 pub mod prove;
 pub mod push;
 pub mod receipt;

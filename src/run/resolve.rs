@@ -18,6 +18,7 @@ pub mod file;
 pub mod image;
 pub mod means;
 pub mod release;
+pub mod within;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -45,6 +46,7 @@ use crate::step::{Address, Content, Fetch, Kind, Origin};
 use crate::store::Blob;
 use means::{Exclusions, Means, Problem, origin_of};
 use release::Services;
+use within::Vetted;
 
 /// Blocks that are answered at once; each may ask for many things at once.
 const BLOCKS_AT_ONCE: usize = 4;
@@ -292,6 +294,8 @@ pub struct Resolver<'a> {
     pub rules: &'a Rules,
     /// Who answers names; `None` offline.
     pub names: Option<&'a dyn Names>,
+    /// The lock that alone answers names, if one does; [`Resolver::names`] is then asked for update graphs at most.
+    pub within: Option<&'a Vetted<'a>>,
     /// Where manifests are fetched.
     pub upstream: &'a dyn Upstream,
     /// Where they are kept.
@@ -691,6 +695,13 @@ fn texts(with: Option<&Value>, name: &str) -> Vec<String> {
 
 /// Answers one block by the module of its kind.
 fn answer(expected: &Expected, rules: &Rules, means: &Means<'_>) -> Result<Found, Vec<Problem>> {
+    // What another lock has for the very same request is the answer; there is nothing that it could be made of anew.
+    if let Some(block) = within::taken_over(expected, means) {
+        return Ok(Found {
+            block,
+            notes: Vec::new(),
+        });
+    }
     let rule = || {
         rules.get(&expected.rule).ok_or_else(|| {
             vec![Problem::new(format!(
@@ -764,7 +775,10 @@ pub fn lock(
             .and_then(|lock| lock.find(&expected.key))
             .filter(|block| block.want() == Some(&expected.want));
         match known {
-            Some(block) if !renew(&expected.key) => {
+            Some(block)
+                if !renew(&expected.key)
+                    && resolver.within.is_none_or(|vetted| vetted.admits(&block)) =>
+            {
                 if is_composed(&expected.key) && excludes_anew {
                     again.push(index);
                 } else {
@@ -949,19 +963,25 @@ fn by_digest(request: &Request) -> BTreeMap<Digest, (String, Vec<u8>)> {
 
 /// Takes a block of an earlier lock over, with what stands in it.
 fn put(lock: &mut Lock, block: LockBlock<'_>) {
-    let new = match block {
+    if let Some(new) = copied(block) {
+        lock.put(new).expect("no package comes alone");
+    }
+}
+
+/// A block as one to be put; `None` for those that come with what they stand in, or from the request.
+#[must_use]
+pub fn copied(block: LockBlock<'_>) -> Option<NewBlock> {
+    Some(match block {
         LockBlock::Release(release) => NewBlock::Release(release.clone()),
         LockBlock::Catalog(catalog) => NewBlock::Catalog(catalog.clone()),
         LockBlock::Image(image) => NewBlock::Image(image.clone()),
         LockBlock::Chart(chart) => NewBlock::Chart(chart.clone()),
         LockBlock::File(file) => NewBlock::File(file.clone()),
-        // These come with what they stand in, or from the request.
         LockBlock::Payload(..)
         | LockBlock::Package(..)
         | LockBlock::Blocked(_)
-        | LockBlock::Skip(_) => return,
-    };
-    lock.put(new).expect("no package comes alone");
+        | LockBlock::Skip(_) => return None,
+    })
 }
 
 /// The skips of an earlier lock and of the request.
@@ -1000,7 +1020,7 @@ fn refuse_offline(
             format!("{}: {} ({why})", expected.at, question(expected))
         })
         .collect();
-    if resolver.names.is_some() || questions.is_empty() {
+    if resolver.names.is_some() || resolver.within.is_some() || questions.is_empty() {
         Ok(())
     } else {
         Err(ResolveError::Offline { questions })
