@@ -20,6 +20,8 @@
 mod generate;
 mod layer;
 mod place;
+mod release;
+mod signer;
 #[cfg(test)]
 mod tests;
 mod upstream;
@@ -30,6 +32,8 @@ use std::path::PathBuf;
 
 pub use generate::Spec;
 pub use layer::{Compression, Content, Layer, Member};
+pub use release::{Product, Release, graph};
+pub use signer::Signer;
 pub use upstream::Upstream;
 pub use world::{Form, Published, World};
 
