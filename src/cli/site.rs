@@ -17,6 +17,7 @@ use crate::config::SignaturePolicy;
 use crate::config::{self, Config, ImageSet, Operator, Position};
 use crate::digest::Digest;
 use crate::hint::Hint;
+use crate::openshift::release::GRAPH_DATA_URL;
 use crate::openshift::select::Selection;
 use crate::plan::key::BlockKey;
 use crate::plan::lock::{Lock, Want};
@@ -274,11 +275,33 @@ impl Site {
         self.environment.variable("UPDATE_URL_OVERRIDE")
     }
 
+    /// What the settings say of the image of the update graph.
+    fn graph(&self) -> Value {
+        let graph = self.settings.graph.as_ref().map(|graph| &graph.value);
+        let data = graph.and_then(|graph| graph.data.as_ref());
+        let base = graph.and_then(|graph| graph.base.as_ref());
+        let mut values = BTreeMap::new();
+        if let Some(data) = data {
+            values.insert("data".to_owned(), Value::from(data.value.as_str()));
+        }
+        if let Some(base) = base {
+            values.insert("base".to_owned(), base.value.to_string().into());
+        }
+        Value::Map(values)
+    }
+
     /// Where release services are, by the variables that oc-mirror reads.
     pub(super) fn services(&self) -> Result<Services, Failure> {
         let mut services = Services::default();
         if let Some(url) = self.graph_override() {
             url.clone_into(&mut services.graph);
+            // Whoever has an update service of their own is behind a gap that the vendor's data have to cross by other ways.
+            if !self.settings.urls.contains_key(GRAPH_DATA_URL) {
+                services.withheld.insert(
+                    GRAPH_DATA_URL.to_owned(),
+                    "lock with `--within` the lock of the hop before, which has them, or say where they are: `data = \"FILE\"` under [graph] in imgbuild.toml".to_owned(),
+                );
+            }
         }
         if let Some(url) = self.environment.variable("OCP_SIGNATURE_URL") {
             services.signatures = vec![url.to_owned()];
@@ -439,7 +462,10 @@ impl Site {
         }
         let (signatures, files) = self.signatures()?;
         let mut request = Request {
-            settings: BTreeMap::from([("signatures".to_owned(), signatures)]),
+            settings: BTreeMap::from([
+                ("signatures".to_owned(), signatures),
+                ("graph".to_owned(), self.graph()),
+            ]),
             files,
             ..Request::default()
         };

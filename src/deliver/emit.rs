@@ -15,15 +15,16 @@ use crate::openshift::cluster::{
     By, Mirrored, catalog_name, json_text, laid_over, mirror_rows, read_template, yaml_stream,
 };
 use crate::openshift::node::{Sets, entries};
+use crate::openshift::release::PAYLOAD_REPOSITORY;
 use crate::openshift::signature::SIGNATURE_LIMIT;
 use crate::openshift::signature::store::{MapError, aggregate};
 use crate::plan::lock::Lock;
 use crate::reference::{ImageName, ReferenceError};
 use crate::run::built::Built;
-use crate::run::resolve::placements;
+use crate::run::resolve::{placements, rule_of};
 use crate::step::hole::{HoleError, look_up};
 use crate::step::place::{Destination, Layout, PlaceError, refuse_collisions};
-use crate::step::rule::{MirrorSet, Rules, holds, is_plain_file};
+use crate::step::rule::{MirrorSet, Rule, Rules, holds, is_plain_file};
 use crate::store::{Blob, Source, TransferError, read};
 
 /// Name of the file that lists what this program wrote into a folder, so that it removes nothing else.
@@ -148,7 +149,13 @@ impl Hint for EmitError {
 }
 
 /// The compiled tables that documents may repeat over.
-pub const TABLES: [&str; 4] = ["digest-mirrors", "tag-mirrors", "signatures", "catalogs"];
+pub const TABLES: [&str; 5] = [
+    "built",
+    "catalogs",
+    "digest-mirrors",
+    "tag-mirrors",
+    "signatures",
+];
 
 /// Largest template of a CatalogSource that is read.
 const TEMPLATE_LIMIT: u64 = 1 << 20;
@@ -229,6 +236,7 @@ pub fn documents(
                 }
                 Some("signatures") => signature_rows(lock, source)?,
                 Some("catalogs") => catalog_rows(lock, built, rules, source, destination, layout)?,
+                Some("built") => built_rows(lock, built, rules, rule, destination, layout)?,
                 Some(table) => {
                     return Err(EmitError::Table {
                         rule: rule.name.clone(),
@@ -317,6 +325,60 @@ fn with_policy(mut rows: Vec<Value>, destination: &Destination) -> Vec<Value> {
         }
     }
     rows
+}
+
+/// A row `{image, payloads}` for every image that a rule had made here: its name at the destination, by digest, and the
+/// repository that release payloads have there.
+fn built_rows(
+    lock: &Lock,
+    built: &[Built],
+    rules: &Rules,
+    rule: &Rule,
+    destination: &Destination,
+    layout: &Layout,
+) -> Result<Vec<Value>, EmitError> {
+    let of_rule: Vec<&Built> = built
+        .iter()
+        .filter(|built| {
+            lock.find(&built.owner)
+                .and_then(|block| rule_of(&block, rules))
+                .is_some_and(|own| own.name == rule.name)
+        })
+        .collect();
+    if of_rule.is_empty() {
+        return Ok(Vec::new());
+    }
+    let placements = placements(lock, built, rules, layout)?;
+    let repository = |path: &str| {
+        let path = layout.limit(&destination.join(path));
+        crate::reference::Repository::new(&destination.registry, &path)
+    };
+    let payload = lock
+        .releases
+        .iter()
+        .flat_map(|release| &release.payloads)
+        .next()
+        .and_then(|payload| {
+            placements
+                .iter()
+                .find(|placement| placement.digest == payload.pin.digest)
+        });
+    let payloads = repository(payload.map_or(PAYLOAD_REPOSITORY, |payload| &payload.path))?;
+    let mut rows = Vec::new();
+    for built in of_rule {
+        let owner = built.owner.to_string();
+        let placed = placements
+            .iter()
+            .filter(|placement| placement.owner == owner && placement.digest == built.blob.digest);
+        for placement in placed {
+            let image = format!("{}@{}", repository(&placement.path)?, placement.digest);
+            rows.push(Value::map([
+                ("image", image.into()),
+                ("payloads", payloads.to_string().into()),
+            ]));
+        }
+    }
+    Ok(rows)
 }
 
 /// The one row `{data}` with every signature of a release payload, or none if there are none.
