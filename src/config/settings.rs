@@ -9,7 +9,7 @@
 //! [url."https://a/b"]      # location
 //! [catalog."REF"]          # selection
 //! [chart."REF"]            # values, values-files, kubernetes-version, api-versions, strict; "*" is every chart
-//! [samples]                # configmap
+//! [samples]                # configmap, imagestreams
 //! [signatures."SCOPE"]     # policy, keys, referrers
 //! [policy]                 # what `lock` refuses; its keys are the lock's, see Settings::check_policy
 //! ```
@@ -169,6 +169,8 @@ pub struct ChartSettings {
 pub struct SampleSettings {
     /// The ConfigMap that names the images.
     pub configmap: Option<At<String>>,
+    /// Only these image streams; all, if empty.
+    pub imagestreams: Vec<At<String>>,
 }
 
 /// `[signatures."SCOPE"]`
@@ -291,7 +293,7 @@ const CHART: Schema = Schema {
 };
 const SAMPLES: Schema = Schema {
     place: "samples",
-    keys: &[("configmap", Always)],
+    keys: &[("configmap", Always), ("imagestreams", Always)],
     advice: &[],
 };
 const SIGNATURES: Schema = Schema {
@@ -436,6 +438,7 @@ impl Settings {
                 .map(|samples| {
                     Branch::default()
                         .maybe("configmap", samples.configmap.as_ref())
+                        .texts("imagestreams", &samples.imagestreams)
                         .row(samples.position)
                 })
                 .collect(),
@@ -589,6 +592,7 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>, document: &Arc<Documen
     {
         let samples = SampleSettings {
             configmap: reader.text(&row, "configmap"),
+            imagestreams: reader.texts(&row, "imagestreams"),
         };
         settings.samples = Some(At::new(samples, row.position));
     }

@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 
 use crate::canon::Value;
+use crate::config::{ConfigErrors, parse_samples};
 use crate::hint::Hint;
 use crate::openshift::cluster::{By, Mirrored, json_text, mirror_rows, yaml_stream};
 use crate::openshift::node::{Sets, entries};
@@ -74,6 +75,17 @@ pub enum EmitError {
         /// Why.
         problem: String,
     },
+    /// A file that the lock pins cannot be had.
+    #[error("{name} cannot be read")]
+    File {
+        /// The file.
+        name: String,
+        /// Why.
+        source: Box<TransferError>,
+    },
+    /// The ConfigMap of sample image streams is malformed.
+    #[error("the sample image streams cannot be read")]
+    Samples(#[from] ConfigErrors),
     /// Too many signatures for one object.
     #[error("the signatures do not fit")]
     Signatures(#[from] MapError),
@@ -108,7 +120,7 @@ impl Hint for EmitError {
         match self {
             Self::Place(source) => source.hint(),
             Self::Name(source) => source.hint(),
-            Self::Signature { .. } | Self::Chart { .. } => {
+            Self::Signature { .. } | Self::Chart { .. } | Self::File { .. } => {
                 Some("run `imgbuild build` first".to_owned())
             }
             _ => None,
@@ -117,7 +129,18 @@ impl Hint for EmitError {
 }
 
 /// The compiled tables that documents may repeat over.
-pub const TABLES: [&str; 3] = ["digest-mirrors", "tag-mirrors", "signatures"];
+pub const TABLES: [&str; 4] = [
+    "digest-mirrors",
+    "tag-mirrors",
+    "signatures",
+    "sample-streams",
+];
+
+/// The rule by which the ConfigMap of sample image streams is pinned.
+const SAMPLES: &str = "samples";
+
+/// Largest ConfigMap that is read; an API server takes none above 1 MiB.
+const CONFIG_MAP_LIMIT: u64 = 4 << 20;
 
 /// The images of a lock that mirror sets may list, each with its place.
 ///
@@ -194,6 +217,7 @@ pub fn documents(
                     with_policy(mirror_rows(&images, By::Tag, by_repository), destination)
                 }
                 Some("signatures") => signature_rows(lock, source)?,
+                Some("sample-streams") => sample_rows(lock, &images, source, destination)?,
                 Some(table) => {
                     return Err(EmitError::Table {
                         rule: rule.name.clone(),
@@ -247,6 +271,44 @@ pub fn documents(
         texts.insert(file, text);
     }
     Ok(texts)
+}
+
+/// The one row `{skipped}` with the sample image streams that do not have all of their images at their own paths, or none
+/// if no samples were asked for.
+fn sample_rows(
+    lock: &Lock,
+    images: &[Mirrored],
+    source: &dyn Source,
+    destination: &Destination,
+) -> Result<Vec<Value>, EmitError> {
+    let mut rows = Vec::new();
+    for file in &lock.files {
+        if file.want.text("rule") != Some(SAMPLES) {
+            continue;
+        }
+        let bytes =
+            read(source, &file.file, CONFIG_MAP_LIMIT).map_err(|source| EmitError::File {
+                name: file.reference.clone(),
+                source: Box::new(source),
+            })?;
+        let samples = parse_samples(&bytes, &file.reference)?;
+        let is_here = |name: &ImageName| match name {
+            ImageName::Layout(_) => false,
+            // The operator replaces the registry and keeps the path.
+            ImageName::Registry(name) => images.iter().any(|image| {
+                image.origin == *name
+                    && image.destination.path() == destination.join(name.repository.path())
+            }),
+        };
+        let skipped: BTreeSet<&str> = samples
+            .iter()
+            .filter(|sample| !is_here(&sample.image))
+            .map(|sample| sample.imagestream.as_str())
+            .collect();
+        let skipped = skipped.into_iter().map(Value::from).collect();
+        rows.push(Value::map([("skipped", Value::List(skipped))]));
+    }
+    Ok(rows)
 }
 
 /// The rows with a `mirrorSourcePolicy` in each entry, where the destination has one.

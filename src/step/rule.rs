@@ -57,7 +57,7 @@ use crate::digest::Digest;
 use crate::hint::Hint;
 
 /// The rules that come with the program: name and text.
-pub const EMBEDDED: [(&str, &str); 7] = [
+pub const EMBEDDED: [(&str, &str); 8] = [
     (
         "additional-image",
         include_str!("../../rules/additional-image.toml"),
@@ -74,6 +74,7 @@ pub const EMBEDDED: [(&str, &str); 7] = [
         include_str!("../../rules/kubevirt-disk.toml"),
     ),
     ("release", include_str!("../../rules/release.toml")),
+    ("samples", include_str!("../../rules/samples.toml")),
 ];
 
 /// Largest rule file that is read.
