@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 
 use crate::canon::Value;
+use crate::config::{ConfigErrors, parse_samples};
 use crate::hint::Hint;
 use crate::openshift::cluster::{
     By, Mirrored, catalog_name, json_text, laid_over, mirror_rows, read_template, yaml_stream,
@@ -89,7 +90,7 @@ pub enum EmitError {
     },
     /// A file name does not come out as one.
     #[error("rule {rule:?} writes {file:?}, which is no plain file name")]
-    File {
+    FileName {
         /// The rule.
         rule: String,
         /// The file.
@@ -103,6 +104,17 @@ pub enum EmitError {
         /// Why.
         problem: String,
     },
+    /// A file that the lock pins cannot be had.
+    #[error("{name} cannot be read")]
+    File {
+        /// The file.
+        name: String,
+        /// Why.
+        source: Box<TransferError>,
+    },
+    /// The ConfigMap of sample image streams is malformed.
+    #[error("the sample image streams cannot be read")]
+    Samples(#[from] ConfigErrors),
     /// Too many signatures for one object.
     #[error("the signatures do not fit")]
     Signatures(#[from] MapError),
@@ -137,9 +149,10 @@ impl Hint for EmitError {
         match self {
             Self::Place(source) => source.hint(),
             Self::Name(source) => source.hint(),
-            Self::Signature { .. } | Self::Template { .. } | Self::Chart { .. } => {
-                Some("run `imgbuild build` first".to_owned())
-            }
+            Self::Signature { .. }
+            | Self::Template { .. }
+            | Self::Chart { .. }
+            | Self::File { .. } => Some("run `imgbuild build` first".to_owned()),
             Self::Object { .. } => {
                 Some("set targetCatalog or targetTag for this catalog".to_owned())
             }
@@ -149,16 +162,23 @@ impl Hint for EmitError {
 }
 
 /// The compiled tables that documents may repeat over.
-pub const TABLES: [&str; 5] = [
+pub const TABLES: [&str; 6] = [
     "built",
     "catalogs",
     "digest-mirrors",
-    "tag-mirrors",
+    "sample-streams",
     "signatures",
+    "tag-mirrors",
 ];
 
 /// Largest template of a CatalogSource that is read.
 const TEMPLATE_LIMIT: u64 = 1 << 20;
+
+/// The rule by which the ConfigMap of sample image streams is pinned.
+const SAMPLES: &str = "samples";
+
+/// Largest ConfigMap that is read; an API server takes none above 1 MiB.
+const CONFIG_MAP_LIMIT: u64 = 4 << 20;
 
 /// The images of a lock that mirror sets may list, each with its place.
 ///
@@ -237,6 +257,7 @@ pub fn documents(
                 Some("signatures") => signature_rows(lock, source)?,
                 Some("catalogs") => catalog_rows(lock, built, rules, source, destination, layout)?,
                 Some("built") => built_rows(lock, built, rules, rule, destination, layout)?,
+                Some("sample-streams") => sample_rows(lock, &images, source, destination)?,
                 Some(table) => {
                     return Err(EmitError::Table {
                         rule: rule.name.clone(),
@@ -265,7 +286,7 @@ pub fn documents(
                     .map_err(hole)?
                     .unwrap_or_default();
                 if !is_plain_file(&file) {
-                    return Err(EmitError::File {
+                    return Err(EmitError::FileName {
                         rule: rule.name.clone(),
                         file,
                     });
@@ -304,6 +325,44 @@ pub fn documents(
         texts.insert(file, text);
     }
     Ok(texts)
+}
+
+/// The one row `{skipped}` with the sample image streams that do not have all of their images at their own paths, or none
+/// if no samples were asked for.
+fn sample_rows(
+    lock: &Lock,
+    images: &[Mirrored],
+    source: &dyn Source,
+    destination: &Destination,
+) -> Result<Vec<Value>, EmitError> {
+    let mut rows = Vec::new();
+    for file in &lock.files {
+        if file.want.text("rule") != Some(SAMPLES) {
+            continue;
+        }
+        let bytes =
+            read(source, &file.file, CONFIG_MAP_LIMIT).map_err(|source| EmitError::File {
+                name: file.reference.clone(),
+                source: Box::new(source),
+            })?;
+        let samples = parse_samples(&bytes, &file.reference)?;
+        let is_here = |name: &ImageName| match name {
+            ImageName::Layout(_) => false,
+            // The operator replaces the registry and keeps the path.
+            ImageName::Registry(name) => images.iter().any(|image| {
+                image.origin == *name
+                    && image.destination.path() == destination.join(name.repository.path())
+            }),
+        };
+        let skipped: BTreeSet<&str> = samples
+            .iter()
+            .filter(|sample| !is_here(&sample.image))
+            .map(|sample| sample.imagestream.as_str())
+            .collect();
+        let skipped = skipped.into_iter().map(Value::from).collect();
+        rows.push(Value::map([("skipped", Value::List(skipped))]));
+    }
+    Ok(rows)
 }
 
 /// The rows with a `mirrorSourcePolicy` in each entry, where the destination has one.
