@@ -2,7 +2,7 @@
 //!
 //! Flag beats environment beats settings beats default.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -17,6 +17,7 @@ use crate::config::SignaturePolicy;
 use crate::config::{self, Config, ImageSet, Operator, Position};
 use crate::digest::Digest;
 use crate::hint::Hint;
+use crate::openshift::release::GRAPH_DATA_URL;
 use crate::openshift::select::Selection;
 use crate::plan::key::BlockKey;
 use crate::plan::lock::{Lock, Want};
@@ -274,11 +275,33 @@ impl Site {
         self.environment.variable("UPDATE_URL_OVERRIDE")
     }
 
+    /// What the settings say of the image of the update graph.
+    fn graph(&self) -> Value {
+        let graph = self.settings.graph.as_ref().map(|graph| &graph.value);
+        let data = graph.and_then(|graph| graph.data.as_ref());
+        let base = graph.and_then(|graph| graph.base.as_ref());
+        let mut values = BTreeMap::new();
+        if let Some(data) = data {
+            values.insert("data".to_owned(), Value::from(data.value.as_str()));
+        }
+        if let Some(base) = base {
+            values.insert("base".to_owned(), base.value.to_string().into());
+        }
+        Value::Map(values)
+    }
+
     /// Where release services are, by the variables that oc-mirror reads.
     pub(super) fn services(&self) -> Result<Services, Failure> {
         let mut services = Services::default();
         if let Some(url) = self.graph_override() {
             url.clone_into(&mut services.graph);
+            // Whoever has an update service of their own is behind a gap that the vendor's data have to cross by other ways.
+            if !self.settings.urls.contains_key(GRAPH_DATA_URL) {
+                services.withheld.insert(
+                    GRAPH_DATA_URL.to_owned(),
+                    "lock with `--within` the lock of the hop before, which has them, or say where they are: `data = \"FILE\"` under [graph] in imgbuild.toml".to_owned(),
+                );
+            }
         }
         if let Some(url) = self.environment.variable("OCP_SIGNATURE_URL") {
             services.signatures = vec![url.to_owned()];
@@ -439,7 +462,10 @@ impl Site {
         }
         let (signatures, files) = self.signatures()?;
         let mut request = Request {
-            settings: BTreeMap::from([("signatures".to_owned(), signatures)]),
+            settings: BTreeMap::from([
+                ("signatures".to_owned(), signatures),
+                ("graph".to_owned(), self.graph()),
+            ]),
             files,
             ..Request::default()
         };
@@ -513,6 +539,7 @@ impl Site {
                 });
             }
         }
+        self.samples(rules, &mut request)?;
         if !self.common.quiet {
             for note in super::charts::unused(self, &request.asked) {
                 ui::remark(note);
@@ -587,6 +614,74 @@ impl Site {
         })?;
         fields.insert("template".to_owned(), Value::Digest(Digest::of(&bytes)));
         Ok(Some((template.value.clone(), bytes)))
+    }
+
+    /// Asks for the images of sample image streams, where the settings name their ConfigMap.
+    fn samples(&self, rules: &Rules, request: &mut Request) -> Result<(), Failure> {
+        let Some(settings) = &self.settings.samples else {
+            return Ok(());
+        };
+        let Some(configmap) = &settings.value.configmap else {
+            return Ok(());
+        };
+        let refused = |errors: config::ConfigErrors| Failure {
+            code: ui::ERROR,
+            text: errors.render(),
+        };
+        let wrong =
+            |position, text: String| refused(self.settings.error(position, text, None).into());
+        let path = self.settings_folder().join(&configmap.value);
+        let bytes = fs::read(&path).map_err(|error| cannot("read the samples", &path, &error))?;
+        let name = path.display().to_string();
+        let samples = config::parse_samples(&bytes, &name).map_err(refused)?;
+        let wanted = &settings.value.imagestreams;
+        for stream in wanted {
+            if !samples
+                .iter()
+                .any(|sample| sample.imagestream == stream.value)
+            {
+                return Err(wrong(
+                    stream.position,
+                    format!("{name} has no image stream {:?}", stream.value),
+                ));
+            }
+        }
+        let (Some(images), Some(own)) = (
+            rules.serving("mirror.additionalImages").next(),
+            rules.serving("samples").next(),
+        ) else {
+            return Err(wrong(
+                configmap.position,
+                "no rule in force serves samples and additional images".to_owned(),
+            ));
+        };
+        request.asked.push(Asked {
+            rule: own.name.clone(),
+            row: Value::map([
+                ("configmap", name.as_str().into()),
+                ("sha256", Value::Digest(Digest::of(&bytes))),
+            ]),
+            at: format!("{name}:1:1"),
+        });
+        // Streams share images, and each is asked for once.
+        let mut seen = BTreeSet::new();
+        for sample in &samples {
+            let is_wanted = wanted.is_empty()
+                || wanted
+                    .iter()
+                    .any(|stream| stream.value == sample.imagestream);
+            let image = sample.image.to_string();
+            if !is_wanted || !seen.insert(image.clone()) {
+                continue;
+            }
+            request.asked.push(Asked {
+                rule: images.name.clone(),
+                row: Value::map([("name", image.into())]),
+                at: format!("{name}:{}:{}", sample.image.line(), sample.image.column()),
+            });
+        }
+        request.files.push((name, bytes));
+        Ok(())
     }
 
     /// What the settings say of a destination, by its registry and prefix.

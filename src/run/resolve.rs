@@ -1299,7 +1299,8 @@ pub fn roots(lock: &Lock, built: &[Built]) -> Vec<Root> {
 }
 
 /// The rule that a block was made by.
-pub(super) fn rule_of<'a>(block: &LockBlock<'_>, rules: &'a Rules) -> Option<&'a Rule> {
+#[must_use]
+pub fn rule_of<'a>(block: &LockBlock<'_>, rules: &'a Rules) -> Option<&'a Rule> {
     // A rule that no line of the config names says so in what it wants.
     if let Some(name) = block.want().and_then(|want| want.text("rule")) {
         return rules.get(name);
