@@ -22,7 +22,7 @@ const INDEX: &str = "redhat/operator-index";
 const TAG: &str = "v4.16";
 
 /// The catalog that is built of two packages of [`operators`].
-const BUILT: &str = "sha256:";
+const BUILT: &str = "sha256:ae4422bd0a6ce30348b10cc911ff767c1cf398afc0d9c73e0e93f5347bfcecd2";
 
 fn operators() -> Vec<Operator> {
     vec![
