@@ -46,6 +46,10 @@ pub enum Kind {
     ReadMember,
     /// Renders a chart and lists the images that it needs.
     RenderChart,
+    /// Takes a catalog apart: the names of its packages, and what it says about each.
+    SplitCatalog,
+    /// Selects from one package of a catalog.
+    FilterCatalog,
     /// Makes an image of files and a base.
     PackImage,
     /// Writes the cluster resources of a lock.
@@ -65,7 +69,7 @@ pub enum Class {
 
 impl Kind {
     /// Every kind, in the order of the design.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::ResolveRelease,
         Self::ResolveTag,
         Self::ResolveChart,
@@ -76,6 +80,8 @@ impl Kind {
         Self::FetchFile,
         Self::ReadMember,
         Self::RenderChart,
+        Self::SplitCatalog,
+        Self::FilterCatalog,
         Self::PackImage,
         Self::EmitManifest,
     ];
@@ -94,6 +100,8 @@ impl Kind {
             Self::FetchFile => "fetch-file",
             Self::ReadMember => "read-member",
             Self::RenderChart => "render-chart",
+            Self::SplitCatalog => "split-catalog",
+            Self::FilterCatalog => "filter-catalog",
             Self::PackImage => "pack-image",
             Self::EmitManifest => "emit-manifest",
         }
@@ -109,9 +117,12 @@ impl Kind {
             | Self::ResolveFile
             | Self::FindSignature => Class::Observe,
             Self::FetchManifest | Self::FetchBlob | Self::FetchFile => Class::Fetch,
-            Self::ReadMember | Self::RenderChart | Self::PackImage | Self::EmitManifest => {
-                Class::Derive
-            }
+            Self::ReadMember
+            | Self::RenderChart
+            | Self::SplitCatalog
+            | Self::FilterCatalog
+            | Self::PackImage
+            | Self::EmitManifest => Class::Derive,
         }
     }
 
@@ -129,6 +140,8 @@ impl Kind {
             | Self::FetchFile
             | Self::ReadMember
             | Self::RenderChart
+            | Self::SplitCatalog
+            | Self::FilterCatalog
             | Self::PackImage
             | Self::EmitManifest => 1,
         }
@@ -277,6 +290,21 @@ pub enum Derive {
         /// What the cluster can do, and where else to look for images.
         parameters: Value,
     },
+    /// What a catalog says about one package (about none, where the name is empty), in canonical form; without a
+    /// name, which packages it has.
+    SplitCatalog {
+        /// The manifest of the catalog's instance.
+        image: Blob,
+        /// The package.
+        package: Option<String>,
+    },
+    /// What is selected of one package: a listing, and the fragment that is left.
+    FilterCatalog {
+        /// The whole fragment, canonical.
+        fragment: Blob,
+        /// What is wanted of it, and by which rules.
+        want: Value,
+    },
     /// The cluster resources of a lock for one destination.
     EmitManifest {
         /// The lock.
@@ -310,6 +338,17 @@ impl Derive {
                 let mut inputs = vec![("chart", *chart)];
                 inputs.extend(roles.iter().map(String::as_str).zip(values.iter().copied()));
                 key(Kind::RenderChart, parameters, &inputs)
+            }
+            Self::SplitCatalog { image, package } => {
+                let package = package.as_deref().map(|name| ("package", name.into()));
+                key(
+                    Kind::SplitCatalog,
+                    &Value::map(package),
+                    &[("image", *image)],
+                )
+            }
+            Self::FilterCatalog { fragment, want } => {
+                key(Kind::FilterCatalog, want, &[("fragment", *fragment)])
             }
             Self::EmitManifest {
                 lock,
@@ -371,6 +410,8 @@ mod tests {
                 "fetch-file 845d005bf1a2c1b5",
                 "read-member a638a6748d1803c6",
                 "render-chart b0e6e8f56a91af0f",
+                "split-catalog 1ed93d2111facf64",
+                "filter-catalog b94fa0dde2eeae6f",
                 "pack-image b2c00abe267401ec",
                 "emit-manifest 3521c18b6a6e3b85"
             ],
