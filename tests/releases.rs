@@ -632,6 +632,94 @@ fn a_payload_for_several_architectures_gives_the_instances_asked_for() {
 }
 
 #[test]
+fn every_layout_has_releases_where_its_tool_puts_them() {
+    let world = World::new();
+    let release = world.release(0, "4.16.1", &[]);
+    world.channel("stable-4.16", "amd64", &[&release], &[], &[]);
+    world.content.image("ubi9/ubi:latest", &[(90, 500)]);
+    let site = world.site();
+    site.leads("registry.access.redhat.com", &world.registry.address());
+    site.write("graph.tar.gz", story::graph_data());
+    site.write("imgbuild.toml", "[graph]\ndata = \"graph.tar.gz\"\n");
+    site.config(&format!("{}    graph: true\n", channels(&["stable-4.16"])));
+    world.run(&site, "lock").done();
+    assert!(
+        site.lock_text()
+            .contains("[[file]]\nref = \"graph.tar.gz\""),
+        "the settings say where the data are"
+    );
+    let mirror = Content::default().served();
+    let host = mirror.address();
+    let hex = release.payload.hex();
+    let tag = "4.16.1-x86_64";
+    for (layout, payloads, components, has_own) in [
+        ("v2", "openshift/release-images", "openshift/release", false),
+        ("v1", "openshift/release-images", "openshift/release", true),
+        ("oc", "openshift/release", "openshift/release", true),
+        ("v2-4.17", PAYLOADS, ART, false),
+    ] {
+        let line = format!(
+            "push docker://{host}/{layout} --layout {layout} --insecure {host} -o {layout}"
+        );
+        world.run(&site, &line).done();
+        let of = |repository: &str, name: &str| {
+            mirror.digest_of(&format!("{layout}/{repository}"), name)
+        };
+        assert_eq!(
+            of(payloads, tag),
+            Some(release.payload),
+            "payload in {layout}"
+        );
+        for (name, digest) in &release.components {
+            let by_tag = if components == ART {
+                // Where paths are kept, the tag says which image it is.
+                Some(*digest)
+            } else {
+                of(components, &format!("{tag}-{name}"))
+            };
+            let by_digest = of(components, &digest.to_string());
+            assert_eq!(
+                (by_tag, by_digest),
+                (Some(*digest), Some(*digest)),
+                "{name} in {layout}"
+            );
+        }
+        let graph = of("openshift/graph-image", "latest").unwrap();
+        let service = site.read(format!("{layout}/updateService.yaml"));
+        assert!(
+            service.contains(&format!(
+                "graphDataImage: {host}/{layout}/openshift/graph-image@{graph}\n"
+            )) && service.contains(&format!("releases: {host}/{layout}/{payloads}\n")),
+            "the update service in {layout}:\n{service}"
+        );
+        let own = site.path(format!("{layout}/signature-sha256-{}.json", &hex[..16]));
+        assert_eq!(own.exists(), has_own, "an object per payload in {layout}");
+        if has_own {
+            let map: Value = serde_json::from_slice(&std::fs::read(own).unwrap()).unwrap();
+            let path = World::signature_path(&release.payload, 1);
+            let signature = STANDARD.encode(&world.files.files.lock().unwrap()[&path]);
+            assert_eq!(
+                map,
+                json!({
+                    "apiVersion": "v1",
+                    "kind": "ConfigMap",
+                    "metadata": {
+                        "name": format!("sha256-{hex}"),
+                        "namespace": "openshift-config-managed",
+                        "labels": { "release.openshift.io/verification-signatures": "" },
+                    },
+                    "binaryData": { format!("sha256-{hex}-1"): signature },
+                }),
+                "it holds the signature"
+            );
+        }
+        site.imgbuild(&format!(
+            "verify --registry {host}/{layout} --insecure {host} --layout {layout}"
+        ));
+    }
+}
+
+#[test]
 fn releases_of_the_community_come_from_their_own_places() {
     let world = World::new();
     let release = world.release(0, "4.16.0-okd-scos.1", &[]);

@@ -435,9 +435,7 @@ fn signature_rows(lock: &Lock, source: &dyn Source) -> Result<Vec<Value>, EmitEr
     let found = signatures(lock, source)?;
     let all: Vec<(crate::digest::Digest, &[u8])> = found
         .iter()
-        .flat_map(|(digest, signatures)| {
-            signatures.iter().map(|bytes| (*digest, bytes.as_slice()))
-        })
+        .flat_map(|(digest, signatures)| signatures.iter().map(|bytes| (*digest, bytes.as_slice())))
         .collect();
     if all.is_empty() {
         return Ok(Vec::new());

@@ -66,7 +66,7 @@ fn publish(world: &World, all: &[Made], extra: &[&Made]) {
 }
 
 /// The data of the update graph, packed as the vendor packs them.
-fn graph_data() -> Vec<u8> {
+pub(super) fn graph_data() -> Vec<u8> {
     let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(
         Vec::new(),
         flate2::Compression::fast(),
