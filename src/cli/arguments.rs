@@ -228,6 +228,7 @@ pub(super) struct InitArguments {
 }
 
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(super) struct LockArguments {
     #[command(flatten)]
     pub(super) subject: Subject,
@@ -841,22 +842,10 @@ pub(super) enum ListCommand {
     Releases(ListReleases),
     /// List the channels of a minor
     Channels(ListReleases),
-    /// List the charts of a repository, or the versions of one
-    Charts(ListCharts),
     /// List the packages of an operator catalog, the channels of a package, or the versions of a channel
     Operators(ListOperators),
-}
-
-#[derive(Debug, Args)]
-pub(super) struct ListCharts {
-    /// The repository: https://HOST/PATH, or oci://HOST/PATH/NAME for the versions of a chart in a registry
-    #[arg(value_name = "URL")]
-    pub(super) repository: String,
-    /// List the versions of this chart
-    pub(super) name: Option<String>,
-    /// The form of the answer
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    pub(super) format: Format,
+    /// List the charts of a repository, or the versions of one
+    Charts(ListCharts),
 }
 
 /// `imgbuild list operators`
@@ -880,6 +869,18 @@ pub(super) struct ListOperators {
     /// The minor version, X.Y
     #[arg(long, value_name = "X.Y", requires = "catalogs")]
     pub(super) version: Option<String>,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListCharts {
+    /// The repository: https://HOST/PATH, or oci://HOST/PATH/NAME for the versions of a chart in a registry
+    #[arg(value_name = "URL")]
+    pub(super) repository: String,
+    /// List the versions of this chart
+    pub(super) name: Option<String>,
     /// The form of the answer
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,

@@ -28,8 +28,8 @@ pub(super) fn list(
         ListCommand::Releases(arguments) if arguments.channels => channels(site, arguments),
         ListCommand::Releases(arguments) => releases(site, arguments),
         ListCommand::Channels(arguments) => channels(site, arguments),
-        ListCommand::Charts(arguments) => super::charts::list(site, arguments),
         ListCommand::Operators(arguments) => operators(site, arguments, stop),
+        ListCommand::Charts(arguments) => super::charts::list(site, arguments),
     }
 }
 

@@ -89,7 +89,6 @@ fn see(
     let observer = |event| progress.observe(event);
     observer(Event::Phase { phase: "look" });
     let resolver = Resolver {
-        within: None,
         rules: &rules,
         names: Some(&live),
         upstream: &live,
@@ -98,6 +97,7 @@ fn see(
         observer: &observer,
         stop,
         services: site.services()?,
+        within: None,
         evidence: &|_, _| (),
     };
     let (exclusions, files) = (Exclusions::default(), BTreeMap::new());

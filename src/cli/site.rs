@@ -506,9 +506,10 @@ impl Site {
             let place = |position: Position| {
                 format!("{}:{}:{}", path.display(), position.line, position.column)
             };
+            let is_chart = section.name.starts_with("mirror.helm.");
             let mut values = Vec::new();
             for (index, row) in rows.iter().enumerate() {
-                if section.name.starts_with("mirror.helm.") {
+                if is_chart {
                     match super::charts::row(self, row, &mut request.files) {
                         Ok(value) => values.push((row, value)),
                         Err(problem) => {
@@ -550,46 +551,6 @@ impl Site {
             }),
             None => Ok(request),
         }
-    }
-
-    /// What the settings say of a destination, by its registry and prefix.
-    fn settings_of(&self, place: &Destination) -> Option<&config::Destination> {
-        self.settings
-            .destinations
-            .values()
-            .map(|settings| &settings.value)
-            .find(|settings| {
-                settings
-                    .registry
-                    .value
-                    .parse::<Destination>()
-                    .is_ok_and(|known| {
-                        (&known.registry, &known.prefix) == (&place.registry, &place.prefix)
-                    })
-            })
-    }
-
-    /// The destination that a text names, with what the settings say of it.
-    pub(super) fn destination(&self, text: &str) -> Result<Destination, Failure> {
-        let mut place: Destination = text.parse().map_err(|error: ReferenceError| {
-            Failure::of(
-                ui::USAGE,
-                &error,
-                Some("a destination is docker://HOST[:PORT][/PREFIX]".to_owned()),
-            )
-        })?;
-        let policy = self
-            .settings_of(&place)
-            .and_then(|settings| settings.source_policy.as_ref());
-        place.asks_source =
-            policy.map(|policy| policy.value == config::SourcePolicy::AllowContactingSource);
-        Ok(place)
-    }
-
-    /// How repositories are named at a destination: by the flags, else by the settings.
-    pub(super) fn shape(&self, shape: &Shape, place: &Destination) -> Layout {
-        let default = self.settings_of(place).map(configured);
-        layout(shape, &default.unwrap_or_default())
     }
 
     /// What a row of a catalog needs besides its own fields: what the settings say of it, the digest of its template (the
@@ -652,6 +613,46 @@ impl Site {
         })?;
         fields.insert("template".to_owned(), Value::Digest(Digest::of(&bytes)));
         Ok(Some((template.value.clone(), bytes)))
+    }
+
+    /// What the settings say of a destination, by its registry and prefix.
+    fn settings_of(&self, place: &Destination) -> Option<&config::Destination> {
+        self.settings
+            .destinations
+            .values()
+            .map(|settings| &settings.value)
+            .find(|settings| {
+                settings
+                    .registry
+                    .value
+                    .parse::<Destination>()
+                    .is_ok_and(|known| {
+                        (&known.registry, &known.prefix) == (&place.registry, &place.prefix)
+                    })
+            })
+    }
+
+    /// The destination that a text names, with what the settings say of it.
+    pub(super) fn destination(&self, text: &str) -> Result<Destination, Failure> {
+        let mut place: Destination = text.parse().map_err(|error: ReferenceError| {
+            Failure::of(
+                ui::USAGE,
+                &error,
+                Some("a destination is docker://HOST[:PORT][/PREFIX]".to_owned()),
+            )
+        })?;
+        let policy = self
+            .settings_of(&place)
+            .and_then(|settings| settings.source_policy.as_ref());
+        place.asks_source =
+            policy.map(|policy| policy.value == config::SourcePolicy::AllowContactingSource);
+        Ok(place)
+    }
+
+    /// How repositories are named at a destination: by the flags, else by the settings.
+    pub(super) fn shape(&self, shape: &Shape, place: &Destination) -> Layout {
+        let default = self.settings_of(place).map(configured);
+        layout(shape, &default.unwrap_or_default())
     }
 
     /// Reads a lock that must be there.

@@ -71,14 +71,6 @@ pub enum EmitError {
         /// Why.
         source: Box<TransferError>,
     },
-    /// The values of a chart cannot be made, or its file cannot be written.
-    #[error("chart {chart} cannot be told where its images are: {problem}")]
-    Chart {
-        /// The chart.
-        chart: String,
-        /// Why.
-        problem: String,
-    },
     /// A catalog cannot be told to a cluster by that name.
     #[error("{catalog}: {name:?} cannot name an object")]
     Object {
@@ -104,6 +96,14 @@ pub enum EmitError {
         rule: String,
         /// The file.
         file: String,
+    },
+    /// The values of a chart cannot be made, or its file cannot be written.
+    #[error("chart {chart} cannot be told where its images are: {problem}")]
+    Chart {
+        /// The chart.
+        chart: String,
+        /// Why.
+        problem: String,
     },
     /// Too many signatures for one object.
     #[error("the signatures do not fit")]
@@ -139,7 +139,7 @@ impl Hint for EmitError {
         match self {
             Self::Place(source) => source.hint(),
             Self::Name(source) => source.hint(),
-            Self::Signature { .. } | Self::Chart { .. } | Self::Template { .. } => {
+            Self::Signature { .. } | Self::Template { .. } | Self::Chart { .. } => {
                 Some("run `imgbuild build` first".to_owned())
             }
             Self::Object { .. } => {

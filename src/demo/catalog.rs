@@ -1,6 +1,7 @@
 //! A small operator catalog: file-based, with the bundle images and related images that it lists.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
@@ -104,10 +105,10 @@ impl World {
         }];
         for operator in operators {
             let documents = self.operator(catalog, operator)?;
-            let text: String = documents
-                .iter()
-                .map(|document| format!("{document:#}\n"))
-                .collect();
+            let mut text = String::new();
+            for document in documents {
+                writeln!(text, "{document:#}").expect("a text takes whatever is written");
+            }
             members.push(Member::file(
                 format!("configs/{}/catalog.json", operator.name),
                 text.as_str(),

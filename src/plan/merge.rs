@@ -90,6 +90,8 @@ fn order_of(key: &BlockKey) -> Vec<&'static str> {
 /// Keys that only mean something together.
 const TOGETHER: [&[&str]; 2] = [
     &[
+        "name",
+        "version",
         "url",
         "file",
         "image",

@@ -283,7 +283,6 @@ fn catalog_pack(
         .parse()
         .map_err(|error: crate::reference::ReferenceError| failed(one_line(&error)))?;
     let resolver = Resolver {
-        within: None,
         rules,
         names: None,
         upstream: means.upstream,
@@ -292,15 +291,15 @@ fn catalog_pack(
         observer: means.observer,
         stop: means.stop,
         services: Services::default(),
+        within: None,
         evidence: &|_, _| (),
     };
     let (exclusions, files) = (Exclusions::default(), BTreeMap::new());
     let resolving = resolve::means::Means::new(&resolver, &exclusions, &files, &[]);
     let fragments = catalog::selected(catalog, &image, &catalog.pin.platforms, &resolving)
         .map_err(|problem| failed(problem.text))?;
-    let with = match &recipe.with {
-        Value::Map(with) => with,
-        _ => return Err(failed("its rule says nothing".to_owned())),
+    let Value::Map(with) = &recipe.with else {
+        return Err(failed("its rule says nothing".to_owned()));
     };
     let under = match with.get("under") {
         Some(Value::Text(under)) => under.clone(),

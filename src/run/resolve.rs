@@ -857,7 +857,20 @@ pub fn lock(
             // It is answered with its catalog.
             BlockKey::Package { .. } => continue,
             BlockKey::Catalog { reference, target } => {
-                let known = previous.and_then(|lock| lock.catalog(reference, target.as_deref()));
+                let target = target.as_deref();
+                let mut known = previous.and_then(|lock| lock.catalog(reference, target));
+                if let Some(vetted) = resolver.within {
+                    // What the other lock does not have is taken from it anew.
+                    known = known
+                        .filter(|known| {
+                            let inside = known.packages.iter();
+                            vetted.admits(&LockBlock::Catalog(known))
+                                && inside
+                                    .map(|one| LockBlock::Package(known, one))
+                                    .all(|block| vetted.admits(&block))
+                        })
+                        .or_else(|| vetted.catalog(reference, target));
+                }
                 let question = catalog::Question::new(
                     expected,
                     &wanted,
@@ -1295,8 +1308,8 @@ pub fn rule_of<'a>(block: &LockBlock<'_>, rules: &'a Rules) -> Option<&'a Rule> 
     rules.recording(match block.key() {
         BlockKey::Image { .. } => BlockKind::Image,
         BlockKey::Release { .. } => BlockKind::Release,
-        BlockKey::Chart { .. } => BlockKind::Chart,
         BlockKey::Catalog { .. } | BlockKey::Package { .. } => BlockKind::Catalog,
+        BlockKey::Chart { .. } => BlockKind::Chart,
         BlockKey::File { .. } => BlockKind::File,
         _ => return None,
     })

@@ -44,12 +44,12 @@ pub enum Kind {
     FetchFile,
     /// Reads a file out of the layers of an image.
     ReadMember,
-    /// Renders a chart and lists the images that it needs.
-    RenderChart,
     /// Takes a catalog apart: the names of its packages, and what it says about each.
     SplitCatalog,
     /// Selects from one package of a catalog.
     FilterCatalog,
+    /// Renders a chart and lists the images that it needs.
+    RenderChart,
     /// Makes an image of files and a base.
     PackImage,
     /// Writes the cluster resources of a lock.
@@ -79,9 +79,9 @@ impl Kind {
         Self::FetchBlob,
         Self::FetchFile,
         Self::ReadMember,
-        Self::RenderChart,
         Self::SplitCatalog,
         Self::FilterCatalog,
+        Self::RenderChart,
         Self::PackImage,
         Self::EmitManifest,
     ];
@@ -99,9 +99,9 @@ impl Kind {
             Self::FetchBlob => "fetch-blob",
             Self::FetchFile => "fetch-file",
             Self::ReadMember => "read-member",
-            Self::RenderChart => "render-chart",
             Self::SplitCatalog => "split-catalog",
             Self::FilterCatalog => "filter-catalog",
+            Self::RenderChart => "render-chart",
             Self::PackImage => "pack-image",
             Self::EmitManifest => "emit-manifest",
         }
@@ -118,9 +118,9 @@ impl Kind {
             | Self::FindSignature => Class::Observe,
             Self::FetchManifest | Self::FetchBlob | Self::FetchFile => Class::Fetch,
             Self::ReadMember
-            | Self::RenderChart
             | Self::SplitCatalog
             | Self::FilterCatalog
+            | Self::RenderChart
             | Self::PackImage
             | Self::EmitManifest => Class::Derive,
         }
@@ -139,9 +139,9 @@ impl Kind {
             | Self::FetchBlob
             | Self::FetchFile
             | Self::ReadMember
-            | Self::RenderChart
             | Self::SplitCatalog
             | Self::FilterCatalog
+            | Self::RenderChart
             | Self::PackImage
             | Self::EmitManifest => 1,
         }
@@ -281,15 +281,6 @@ pub enum Derive {
         /// The file, without a leading slash.
         path: String,
     },
-    /// The images that a chart needs.
-    RenderChart {
-        /// Its file.
-        chart: Blob,
-        /// The values it is rendered with, later ones over earlier ones.
-        values: Vec<Blob>,
-        /// What the cluster can do, and where else to look for images.
-        parameters: Value,
-    },
     /// What a catalog says about one package (about none, where the name is empty), in canonical form; without a
     /// name, which packages it has.
     SplitCatalog {
@@ -304,6 +295,15 @@ pub enum Derive {
         fragment: Blob,
         /// What is wanted of it, and by which rules.
         want: Value,
+    },
+    /// The images that a chart needs.
+    RenderChart {
+        /// Its file.
+        chart: Blob,
+        /// The values it is rendered with, later ones over earlier ones.
+        values: Vec<Blob>,
+        /// What the cluster can do, and where else to look for images.
+        parameters: Value,
     },
     /// The cluster resources of a lock for one destination.
     EmitManifest {
@@ -326,6 +326,17 @@ impl Derive {
                 &Value::map([("path", path.as_str().into())]),
                 &[("image", *image)],
             ),
+            Self::SplitCatalog { image, package } => {
+                let package = package.as_deref().map(|name| ("package", name.into()));
+                key(
+                    Kind::SplitCatalog,
+                    &Value::map(package),
+                    &[("image", *image)],
+                )
+            }
+            Self::FilterCatalog { fragment, want } => {
+                key(Kind::FilterCatalog, want, &[("fragment", *fragment)])
+            }
             Self::RenderChart {
                 chart,
                 values,
@@ -338,17 +349,6 @@ impl Derive {
                 let mut inputs = vec![("chart", *chart)];
                 inputs.extend(roles.iter().map(String::as_str).zip(values.iter().copied()));
                 key(Kind::RenderChart, parameters, &inputs)
-            }
-            Self::SplitCatalog { image, package } => {
-                let package = package.as_deref().map(|name| ("package", name.into()));
-                key(
-                    Kind::SplitCatalog,
-                    &Value::map(package),
-                    &[("image", *image)],
-                )
-            }
-            Self::FilterCatalog { fragment, want } => {
-                key(Kind::FilterCatalog, want, &[("fragment", *fragment)])
             }
             Self::EmitManifest {
                 lock,
@@ -409,9 +409,9 @@ mod tests {
                 "fetch-blob 0d319767b305f828",
                 "fetch-file 845d005bf1a2c1b5",
                 "read-member a638a6748d1803c6",
-                "render-chart b0e6e8f56a91af0f",
                 "split-catalog 1ed93d2111facf64",
                 "filter-catalog b94fa0dde2eeae6f",
+                "render-chart b0e6e8f56a91af0f",
                 "pack-image b2c00abe267401ec",
                 "emit-manifest 3521c18b6a6e3b85"
             ],

@@ -830,7 +830,7 @@ fn stored(
     }
 }
 
-impl<'a, 'm> Work<'a, 'm> {
+impl<'a> Work<'a, '_> {
     /// The place of a snapshot in the list.
     fn snapshot(&mut self, origin: PinOrigin, stored: Stored) -> usize {
         if let Some(at) = self
@@ -1321,22 +1321,19 @@ impl<'a, 'm> Work<'a, 'm> {
             .parse()
             .map_err(|error: crate::reference::ReferenceError| Problem::of(&error).about(image))?;
         let platforms = self.snapshots[0].platforms;
-        let mut pin = match &reference.digest {
-            Some(digest) => {
-                let stored = self
-                    .means
-                    .manifest(&reference.repository, digest)?
-                    .ok_or_else(|| Problem::new(format!("{image} is not there")))?;
-                let origin = PinOrigin::Registry(reference.repository.clone());
-                self.means.pin(origin, stored, platforms)?
-            }
-            None => {
-                let named = self
-                    .means
-                    .resolve(&ImageName::Registry(reference.clone()))?
-                    .ok_or_else(|| Problem::new(format!("{image} is not there")))?;
-                self.means.pin(named.origin, named.stored, platforms)?
-            }
+        let mut pin = if let Some(digest) = &reference.digest {
+            let stored = self
+                .means
+                .manifest(&reference.repository, digest)?
+                .ok_or_else(|| Problem::new(format!("{image} is not there")))?;
+            let origin = PinOrigin::Registry(reference.repository.clone());
+            self.means.pin(origin, stored, platforms)?
+        } else {
+            let named = self
+                .means
+                .resolve(&ImageName::Registry(reference.clone()))?
+                .ok_or_else(|| Problem::new(format!("{image} is not there")))?;
+            self.means.pin(named.origin, named.stored, platforms)?
         };
         pin.tag = reference.tag;
         Ok(pin)
@@ -1414,18 +1411,15 @@ pub fn selected(
     let mut open: BTreeMap<Digest, BTreeSet<&str>> = BTreeMap::new();
     let mut fragments: BTreeMap<&str, Blob> = BTreeMap::new();
     for package in &catalog.packages {
-        match store
+        let size = store
             .size_of(&package.fbc)
-            .map_err(|error| store_problem(&error))?
-        {
-            Some(size) => {
-                let digest = package.fbc;
-                fragments.insert(&package.name, Blob { digest, size });
-            }
-            None => {
-                let from = package.from.unwrap_or(pin.digest);
-                open.entry(from).or_default().insert(&package.name);
-            }
+            .map_err(|error| store_problem(&error))?;
+        if let Some(size) = size {
+            let digest = package.fbc;
+            fragments.insert(&package.name, Blob { digest, size });
+        } else {
+            let from = package.from.unwrap_or(pin.digest);
+            open.entry(from).or_default().insert(&package.name);
         }
     }
     for (from, names) in &open {

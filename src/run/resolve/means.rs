@@ -790,7 +790,12 @@ impl<'a> Means<'a> {
 /// A list of tags as a file: one a line.
 #[must_use]
 pub fn tag_list(tags: &[Tag]) -> String {
-    tags.iter().map(|tag| format!("{tag}\n")).collect()
+    let mut text = String::new();
+    for tag in tags {
+        text.push_str(tag.as_str());
+        text.push('\n');
+    }
+    text
 }
 
 /// Where the bytes of a pin may be had.
