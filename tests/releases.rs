@@ -106,7 +106,8 @@ struct World {
     other: SignedSecretKey,
 }
 
-fn key(name: &str) -> SignedSecretKey {
+/// A new key.
+pub(crate) fn key(name: &str) -> SignedSecretKey {
     SecretKeyParamsBuilder::default()
         .key_type(KeyType::Ed25519Legacy)
         .can_certify(true)
@@ -118,7 +119,8 @@ fn key(name: &str) -> SignedSecretKey {
         .unwrap()
 }
 
-fn signature(key: &SignedSecretKey, digest: &Digest, name: &str) -> Vec<u8> {
+/// A signature that says that an image of that digest is called so.
+pub(crate) fn signature(key: &SignedSecretKey, digest: &Digest, name: &str) -> Vec<u8> {
     let body = json!({
         "critical": {
             "image": { "docker-manifest-digest": digest },

@@ -51,13 +51,13 @@ use crate::plan::lines::lines;
 use crate::plan::lock::{Lock, Origin as PinOrigin};
 use crate::plan::policy::{self, Policy, Violation};
 use crate::plan::{merge, text, why};
-use crate::reference::{ImageName, LayoutName, Reference};
+use crate::reference::{ImageName, LayoutName, Reference, Repository};
 use crate::run::event::{Event, one_line};
 use crate::run::realise::{Depot, Extent};
 use crate::run::resolve::{self, Answer, Names, Request, ResolveError, Resolver};
 use crate::run::upstream::Live;
-use crate::step::Address;
 use crate::step::rule::Rules;
+use crate::step::{Address, Observe};
 use crate::store::disk::{Access, Store};
 use crate::store::memo::{Memo, Output};
 use crate::store::{Blob, Sink, Source, TransferError, Verified, read};
@@ -1251,6 +1251,10 @@ impl Names for Watched<'_> {
     fn get(&self, address: &Address, limit: u64) -> io::Result<Option<Vec<u8>>> {
         self.seen(self.names.get(address, limit))
     }
+
+    fn referrers(&self, repository: &Repository, digest: &Digest) -> io::Result<Vec<Digest>> {
+        self.seen(self.names.referrers(repository, digest))
+    }
 }
 
 /// `imgbuild lock --check --upstream`: what another `lock --update` would change. Nothing is written.
@@ -1452,6 +1456,26 @@ impl<'a> Replay<'a> {
 }
 
 impl Names for Replay<'_> {
+    fn referrers(&self, repository: &Repository, digest: &Digest) -> io::Result<Vec<Digest>> {
+        let question = Observe::Referrers(repository.clone(), *digest).to_string();
+        let Some(Some(list)) = self.answers.get(&question) else {
+            return Err(io::Error::other(Unheard {
+                path: self.path.clone(),
+            }));
+        };
+        let gone = || io::Error::other(format!("{list}, the answer to it, is not in the store"));
+        let size = self.store.size_of(list).map_err(io::Error::from)?;
+        let blob = Blob {
+            digest: *list,
+            size: size.ok_or_else(gone)?,
+        };
+        let bytes = read(self.store, &blob, MANIFEST_LIMIT).map_err(io::Error::other)?;
+        let text = String::from_utf8_lossy(&bytes);
+        text.lines()
+            .map(|line| line.parse().map_err(|_| gone()))
+            .collect()
+    }
+
     fn resolve(&self, name: &ImageName) -> io::Result<Option<Answer>> {
         self.answer(name)
     }

@@ -46,7 +46,7 @@ use crate::plan::key::BlockKey;
 use crate::plan::lock::{Lock, Want};
 use crate::plan::text;
 use crate::run::event::{Event, Observer, one_line};
-use crate::run::resolve::{placements, roots};
+use crate::run::resolve::{placements, release, roots, signed};
 use crate::step::place::{Destination, Layout, refuse_collisions};
 use crate::step::rule::Rules;
 use crate::store::disk::Store;
@@ -116,6 +116,8 @@ pub enum Kind {
     Config,
     /// A rule file.
     Rule,
+    /// Signatures that do not vouch for what they should.
+    Signature,
     /// Where images go.
     Place,
     /// A manifest or an index.
@@ -140,6 +142,7 @@ impl fmt::Display for Kind {
             Self::Lock => "lock",
             Self::Config => "config",
             Self::Rule => "rule",
+            Self::Signature => "signature",
             Self::Place => "place",
             Self::Manifest => "manifest",
             Self::Blob => "blob",
@@ -370,6 +373,9 @@ pub fn audit(subject: &Subject<'_>) -> Result<Report, AuditError> {
                 );
             }
         }
+        if let Some(rules) = &rules {
+            signatures(subject.store, &lock, rules, &mut report);
+        }
         closure(subject, &lock, &mut report)?;
         if let (Some(delivered), Some(rules)) = (&subject.destination, &rules) {
             destination(subject, delivered, &lock, rules, &mut report)?;
@@ -440,6 +446,34 @@ fn rules(store: &Store, lock: &Lock, report: &mut Report) -> Result<Option<Rules
             report.find(Kind::Rule, "all", one_line(&error));
             Ok(None)
         }
+    }
+}
+
+/// That signatures are there and hold, wherever the lock demands them, with the keys that it names.
+fn signatures(store: &Store, lock: &Lock, rules: &Rules, report: &mut Report) {
+    let file = |digest: &Digest| {
+        let size = store.size_of(digest).ok()??;
+        let blob = Blob {
+            digest: *digest,
+            size,
+        };
+        read(store, &blob, RULE_LIMIT).ok()
+    };
+    for unvouched in signed::verify_pinned(lock, rules, store, &file).1 {
+        report.findings.push(Finding {
+            kind: Kind::Signature,
+            item: unvouched.image,
+            what: format!("{} ({})", unvouched.reason, unvouched.rule),
+            owners: vec![unvouched.owner],
+        });
+    }
+    for unsigned in release::unsigned(lock, rules, store, &file).1 {
+        report.findings.push(Finding {
+            kind: Kind::Signature,
+            item: unsigned.image,
+            what: unsigned.reason,
+            owners: vec![format!("release {}", unsigned.version)],
+        });
     }
 }
 

@@ -17,6 +17,7 @@ pub mod file;
 pub mod image;
 pub mod means;
 pub mod release;
+pub mod signed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -35,7 +36,7 @@ use crate::plan::key::{BlockKey, ReleaseName, Role};
 use crate::plan::lock::{
     Block as LockBlock, Blocked, Lock, NewBlock, Origin as PinOrigin, Pin, Skip, Want,
 };
-use crate::reference::{ImageName, Reference, ReferenceError};
+use crate::reference::{ImageName, Reference, ReferenceError, Repository};
 use crate::step::hole::{HoleError, look_up};
 use crate::step::place::{Layout, PlaceError, Placement, Subject, place, refuse_collisions};
 use crate::step::rule::{Block, BlockKind, Rule, Rules};
@@ -60,6 +61,14 @@ pub trait Names: Sync {
     /// # Errors
     /// If nobody could be asked, or there are more bytes.
     fn get(&self, address: &Address, limit: u64) -> io::Result<Option<Vec<u8>>>;
+
+    /// What refers to a manifest now: signatures and the like, sorted. Nothing does, where nobody would know.
+    ///
+    /// # Errors
+    /// If nobody could be asked.
+    fn referrers(&self, _repository: &Repository, _digest: &Digest) -> io::Result<Vec<Digest>> {
+        Ok(Vec::new())
+    }
 }
 
 /// What a mutable name means.
@@ -97,6 +106,8 @@ pub struct Request {
     pub risks: Vec<String>,
     /// What the settings say of the kinds of content, as holes name it (`settings.signatures.policy`).
     pub settings: BTreeMap<String, Value>,
+    /// What is demanded of the signatures of images.
+    pub demands: Vec<signed::Demand>,
     /// Files that wants depend on: the name as the user wrote it, and the bytes.
     pub files: Vec<(String, Vec<u8>)>,
 }
@@ -376,6 +387,7 @@ fn expected_by(
                     Value::Text(text) => text.parse().ok(),
                     _ => None,
                 })
+                .chain(signed::keys_of(&expected.want))
                 .map(move |digest| (digest, expected))
         })
         .collect();
@@ -556,7 +568,16 @@ fn expect(
     };
     contexts
         .iter()
-        .map(|context| expect_one(asked, rule, block, context, additions.get(&rule.name)))
+        .map(|context| {
+            let mut one = expect_one(asked, rule, block, context, additions.get(&rule.name))?;
+            if rule.has_step(Kind::FindSignature)
+                && signed::applies(block.kind)
+                && let Some(signed) = signed::wanted(&request.demands, one.image.as_ref())
+            {
+                one.want = one.want.with(signed::SIGNED, signed);
+            }
+            Ok(one)
+        })
         .collect()
 }
 
@@ -768,6 +789,7 @@ pub fn lock(
             }
             _ => answer(expected, resolver.rules, &means),
         }
+        .and_then(|found| signed::complete(found, expected, known, &means))
     });
     if resolver.stop.load(std::sync::atomic::Ordering::Relaxed) {
         return Err(ResolveError::Stopped);
@@ -967,7 +989,7 @@ fn root(owner: String, origin: &PinOrigin, blob: Blob, platforms: &[PlatformName
     }
 }
 
-/// What is fetched for the signatures of a pin: those of a release are files, others are images.
+/// What is fetched for the signatures of a pin: those of a release or from a lookaside are files, others are images.
 fn signature_roots(owner: &str, pin: &Pin) -> Vec<Root> {
     pin.signatures
         .iter()
@@ -976,15 +998,20 @@ fn signature_roots(owner: &str, pin: &Pin) -> Vec<Root> {
                 digest: signature.digest,
                 size: signature.size,
             };
-            match release::path_of_signature(pin, signature) {
-                None => root(owner.to_owned(), &pin.origin, blob, &[]),
-                Some(path) => Root {
-                    owner: owner.to_owned(),
-                    fetch: Fetch {
-                        blob,
-                        content: Content::Opaque,
-                        origins: vec![Origin::Signature(path)],
-                    },
+            let file = match (
+                release::path_of_signature(pin, signature),
+                signed::address_of(signature),
+            ) {
+                (Some(path), _) => Origin::Signature(path),
+                (None, Some(address)) => Origin::Url(address.to_owned()),
+                (None, None) => return root(owner.to_owned(), &pin.origin, blob, &[]),
+            };
+            Root {
+                owner: owner.to_owned(),
+                fetch: Fetch {
+                    blob,
+                    content: Content::Opaque,
+                    origins: vec![file],
                 },
             }
         })
@@ -1089,12 +1116,42 @@ pub fn placements(
                 placed.platforms.clone(),
                 placed.origin.clone(),
             );
-            if seen.insert(same) {
-                placements.push(placed);
+            if !seen.insert(same) {
+                continue;
             }
+            for (tag, blob) in signed::tags(pin) {
+                let beside = beside(&placed, pin, tag, blob);
+                if !placements.contains(&beside) {
+                    placements.push(beside);
+                }
+            }
+            placements.push(placed);
         }
     }
     Ok(placements)
+}
+
+/// The place of a signature: beside its image, and in no mirror set, since nodes look for it where the image is.
+fn beside(placed: &Placement, pin: &Pin, tag: crate::reference::Tag, blob: Blob) -> Placement {
+    let origin = match (name_of(pin), &placed.origin) {
+        (Some(ImageName::Registry(name)), _) => ImageName::Registry(Reference {
+            tag: Some(tag.clone()),
+            digest: None,
+            ..name
+        }),
+        (_, origin) => origin.clone(),
+    };
+    Placement {
+        category: None,
+        by: Vec::new(),
+        owner: placed.owner.clone(),
+        origin,
+        digest: blob.digest,
+        size: blob.size,
+        platforms: Vec::new(),
+        path: placed.path.clone(),
+        tag,
+    }
 }
 
 /// The name that workloads know a pin by.
