@@ -77,9 +77,11 @@ fn an_edited_config_is_noticed_and_only_the_difference_is_locked() {
         site.imgbuild(line).ends(3).says(&["team/debug:1"]);
     }
     let before = upstream.requests().len();
-    site.imgbuild("lock")
-        .done()
-        .says(&["3 pins, 1 made, 2 kept", "team/debug:1", "team/tool:1"]);
+    site.imgbuild("lock").done().says(&[
+        "3 pins: 1 new, 0 moved, 2 the same",
+        "team/debug:1",
+        "team/tool:1",
+    ]);
     for request in &upstream.requests()[before..] {
         assert!(
             request.path.starts_with("/v2/team/debug/"),
@@ -700,4 +702,48 @@ impl Drop for Ended {
         drop(self.0.kill());
         drop(self.0.wait());
     }
+}
+
+#[test]
+fn a_stream_has_its_own_config_lock_chain_and_memory() {
+    let (content, _upstream, site) = world();
+    fs::create_dir_all(site.path("prod")).unwrap();
+    fs::rename(site.path("imageset.yaml"), site.path("prod/set.yaml")).unwrap();
+    site.write(
+        "imgbuild.toml",
+        "[stream.production]\nconfig = \"prod/set.yaml\"\nlock = \"prod/production.lock.toml\"\npart-size = \"16KiB\"\nkeep = 2\n",
+    );
+    // The config is enough to know the stream, and the stream to know the config.
+    site.imgbuild("lock -c prod/set.yaml")
+        .done()
+        .says(&["prod/production.lock.toml: 3 pins"]);
+    site.imgbuild("lock --check -c prod/set.yaml").done();
+    site.imgbuild("plan --stream production")
+        .done()
+        .says(&["next archive  production seq 1", "of at most 16.4 kB"]);
+    for (number, bytes) in [(1, 601), (2, 602), (3, 603), (4, 604)] {
+        content.image("team/app:1", &[(1, 4_000), (2, bytes)]);
+        site.imgbuild("lock --update -c prod/set.yaml").done();
+        site.imgbuild("export --stream production -o media")
+            .done()
+            .says(&[&format!("production seq {number}:")]);
+        assert!(
+            site.path(format!("media/production_seq{number:06}_0001.tar"))
+                .exists(),
+            "archives are named by their stream"
+        );
+    }
+    let chain = site.read("prod/production.chain");
+    assert_eq!(chain.lines().count(), 4, "the chain stands beside the lock");
+    let roots = site.imgbuild("store root").done().story();
+    for (number, kept) in [(1, false), (2, false), (3, true), (4, true)] {
+        assert_eq!(
+            roots.contains(&format!("archive production {number:06}")),
+            kept,
+            "`keep` says how many archives stay: {roots}"
+        );
+    }
+    site.imgbuild("export --stream production -o media")
+        .done()
+        .says(&["nothing to carry: production seq 4"]);
 }

@@ -27,6 +27,8 @@ mod delivery;
 mod demo;
 mod destinations;
 mod everyday;
+mod extract;
+mod helm;
 mod incremental;
 mod killed;
 mod once;

@@ -18,8 +18,8 @@ use imgbuild::oci::{Descriptor, Platform};
 use imgbuild::registry::cosign::{ARTIFACT, PAYLOAD};
 use imgbuild::registry::server::Options;
 
-use crate::releases;
 use crate::site::content::Content;
+use crate::site::release as releases;
 use crate::site::{Connected, Disconnected, UPSTREAM};
 
 /// A key pair of either kind.

@@ -55,6 +55,8 @@ pub mod verify;
 pub mod write;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod samples;
 
 use std::fmt;

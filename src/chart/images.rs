@@ -41,6 +41,16 @@ pub enum How {
 }
 
 impl How {
+    /// Every way, first to last.
+    pub const ALL: [Self; 6] = [
+        Self::PodSpec,
+        Self::KnownField,
+        Self::ImagePath,
+        Self::Argument,
+        Self::ImageField,
+        Self::Values,
+    ];
+
     /// A word for it, for reports.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -401,9 +411,8 @@ impl Finder {
 
     /// Adds a text only if it is a reference with registry and tag or digest: it might be something else.
     fn add_whole(&mut self, text: &str, by: How, place: &str) {
-        let text = text.trim();
-        if !text.contains("://") && text.parse::<Reference>().is_ok() {
-            self.add(text, by, place);
+        if is_whole(text) {
+            self.add(text.trim(), by, place);
         }
     }
 
@@ -425,63 +434,137 @@ impl Finder {
     }
 }
 
+/// Whether a text is a reference with registry and tag or digest.
+fn is_whole(text: &str) -> bool {
+    let text = text.trim();
+    !text.contains("://") && text.parse::<Reference>().is_ok()
+}
+
 /// What follows the last dot of a path.
 fn ending(path: &str) -> &str {
     path.rsplit_once('.').map_or("", |(_, ending)| ending)
 }
 
+/// A reference that the values spell out: in parts, or whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Group {
+    /// Where it stands in the values.
+    pub(super) path: Vec<String>,
+    /// What it spells.
+    pub(super) reference: String,
+    /// How it is written.
+    pub(super) form: Form,
+    /// Whether it stands inside of a list, where no value of another layer reaches it.
+    pub(super) is_in_list: bool,
+}
+
+/// How the values write a reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A text that is the whole reference.
+    Whole,
+    /// A mapping with the repository under this key, and perhaps a registry beside it.
+    Parts {
+        /// `repository`, `image` or `name`.
+        repository: &'static str,
+        /// Whether the mapping has a key for the registry.
+        registry: bool,
+    },
+}
+
+/// The references that the values of a rendered chart spell out.
+pub(super) fn groups(rendered: &Rendered) -> Vec<Group> {
+    let mut scan = Scan {
+        rendered,
+        path: Vec::new(),
+        lists: 0,
+        groups: Vec::new(),
+    };
+    scan.mapping(&rendered.values);
+    scan.groups
+}
+
 /// Looks for groups of registry, repository, tag and digest.
 fn scan_values(rendered: &Rendered, finder: &mut Finder) {
-    let mut path = Vec::new();
-    scan(&rendered.values, &mut path, rendered, finder);
+    for group in groups(rendered) {
+        let place = format!("values {}", group.path.join("."));
+        finder.add(&group.reference, How::Values, &place);
+    }
 }
 
-fn scan(
-    entries: &JsonMap<String, Json>,
-    path: &mut Vec<String>,
-    rendered: &Rendered,
-    finder: &mut Finder,
-) {
-    if let Some(reference) = group(entries, path, rendered) {
-        let place = format!("values {}", path.join("."));
-        finder.add(&reference, How::Values, &place);
+struct Scan<'a> {
+    rendered: &'a Rendered,
+    path: Vec<String>,
+    lists: usize,
+    groups: Vec<Group>,
+}
+
+impl Scan<'_> {
+    fn found(&mut self, reference: String, form: Form) {
+        self.groups.push(Group {
+            path: self.path.clone(),
+            reference,
+            form,
+            is_in_list: self.lists > 0,
+        });
     }
-    for (key, value) in entries {
-        path.push(key.clone());
-        match value {
-            Json::Object(inner) => scan(inner, path, rendered, finder),
-            Json::Array(items) => {
-                for item in items {
-                    if let Json::Object(inner) = item {
-                        scan(inner, path, rendered, finder);
-                    }
-                }
-            }
-            Json::String(text) if key == "image" || key.ends_with("Image") => {
-                let place = format!("values {}", path.join("."));
-                finder.add_whole(text, How::Values, &place);
-            }
-            _ => {}
+
+    fn mapping(&mut self, entries: &JsonMap<String, Json>) {
+        if let Some((reference, repository)) = group(entries, &self.path, self.rendered) {
+            let registry = entries.contains_key("registry");
+            self.found(
+                reference,
+                Form::Parts {
+                    repository,
+                    registry,
+                },
+            );
         }
-        path.pop();
+        for (key, value) in entries {
+            self.path.push(key.clone());
+            match value {
+                Json::Object(inner) => self.mapping(inner),
+                Json::Array(items) => {
+                    self.lists += 1;
+                    for item in items {
+                        if let Json::Object(inner) = item {
+                            self.mapping(inner);
+                        }
+                    }
+                    self.lists -= 1;
+                }
+                Json::String(text)
+                    if (key == "image" || key.ends_with("Image")) && is_whole(text) =>
+                {
+                    self.found(text.trim().to_owned(), Form::Whole);
+                }
+                _ => {}
+            }
+            self.path.pop();
+        }
     }
 }
 
-/// The reference a mapping of the values spells out in parts.
-fn group(entries: &JsonMap<String, Json>, path: &[String], rendered: &Rendered) -> Option<String> {
+/// The reference a mapping of the values spells out in parts, and the key that the repository stands under.
+fn group(
+    entries: &JsonMap<String, Json>,
+    path: &[String],
+    rendered: &Rendered,
+) -> Option<(String, &'static str)> {
     let text = |key: &str| scalar_text(entries.get(key));
     let (tag, digest) = (text("tag"), text("digest"));
     let has_tag = entries.contains_key("tag") || entries.contains_key("digest");
-    let repository = match (entries.get("repository"), entries.get("image")) {
-        (Some(Json::String(repository)), _) => repository.clone(),
-        (None, Some(Json::String(image))) if has_tag => image.clone(),
+    let (repository, key) = match (entries.get("repository"), entries.get("image")) {
+        (Some(Json::String(repository)), _) => (repository.clone(), "repository"),
+        (None, Some(Json::String(image))) if has_tag => (image.clone(), "image"),
         (None, None) if has_tag || looks_like_image(path) => {
             let name = text("name");
-            match scalar_text(rendered.values.get("imageNamespace")).as_str() {
+            let name = match scalar_text(rendered.values.get("imageNamespace")).as_str() {
                 "" => name,
                 _ if name.is_empty() => name,
                 namespace => format!("{namespace}/{name}"),
-            }
+            };
+            (name, "name")
         }
         _ => return None,
     };
@@ -506,7 +589,7 @@ fn group(entries: &JsonMap<String, Json>, path: &[String], rendered: &Rendered) 
         .next()
         .is_some_and(|last| last.contains([':', '@']));
     if already_tagged {
-        return Some(reference);
+        return Some((reference, key));
     }
     if !tag.is_empty() {
         reference.push(':');
@@ -529,7 +612,7 @@ fn group(entries: &JsonMap<String, Json>, path: &[String], rendered: &Rendered) 
         reference.push('@');
         reference.push_str(&digest);
     }
-    Some(reference)
+    Some((reference, key))
 }
 
 fn looks_like_image(path: &[String]) -> bool {

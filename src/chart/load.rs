@@ -302,14 +302,7 @@ impl Chart {
 
     /// Reads a directory, without what its `.helmignore` names.
     pub fn from_directory(directory: &Path, limits: LoadLimits) -> Result<Self, ChartError> {
-        let mut allowance = Allowance::new(limits);
-        let files = directory_files(directory, &mut allowance)?;
-        if !files.contains_key("Chart.yaml") {
-            return Err(ChartError::NoMetadata {
-                chart: directory.display().to_string(),
-            });
-        }
-        Self::assemble(files, &mut allowance, 0)
+        Self::from_files(directory_within(directory, limits)?, limits)
     }
 
     /// Makes a chart of files by their paths in it (`Chart.yaml`, `templates/...`).
@@ -574,6 +567,20 @@ fn archive_files(
     }
     if files.is_empty() {
         return Err(ChartError::Empty);
+    }
+    Ok(files)
+}
+
+/// The files of a directory by their paths in it, without what its `.helmignore` names.
+pub(super) fn directory_within(
+    directory: &Path,
+    limits: LoadLimits,
+) -> Result<BTreeMap<String, Vec<u8>>, ChartError> {
+    let files = directory_files(directory, &mut Allowance::new(limits))?;
+    if !files.contains_key("Chart.yaml") {
+        return Err(ChartError::NoMetadata {
+            chart: directory.display().to_string(),
+        });
     }
     Ok(files)
 }

@@ -17,14 +17,18 @@
 //! stops at the first template that fails. Template crates for Rust render none of the charts people use: they
 //! lack `include`, `tpl`, `lookup` and maps that `set` changes in place.
 
+pub mod artifact;
 mod functions;
 mod glob;
 pub mod images;
 pub mod index;
 mod jsonpath;
 pub mod load;
+pub mod overrides;
+pub mod pack;
 pub mod render;
 pub mod semver;
+pub mod survey;
 mod template;
 mod value;
 pub mod yaml;
@@ -32,7 +36,10 @@ pub mod yaml;
 pub use images::{Found, FoundImage, How, Verdict, find_images};
 pub use index::Index;
 pub use load::{Chart, ChartError, Dependency, LoadLimits, Lock, Metadata};
+pub use overrides::{Overrides, overrides};
+pub use pack::pack;
 pub use render::{
     Capabilities, Document, Failure, Limits, RenderError, RenderOptions, Rendered, ValuesLayer,
     render,
 };
+pub use survey::{Survey, SurveyError, Wish, survey};

@@ -75,20 +75,30 @@ pub(super) struct Subject {
     /// The ImageSetConfiguration [default: imageset.yaml]
     #[arg(short, long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
+    /// A list of images instead of a config: lines of SOURCE=DESTINATION, or a file of `skopeo sync`
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub(super) mapping_file: Option<PathBuf>,
     /// The lock [default: lockfiles/<config stem>.lock.toml]
     #[arg(long, value_name = "FILE")]
     pub(super) lock: Option<PathBuf>,
 }
 
+impl Subject {
+    /// Whether a config was named, so that it must be there.
+    pub(super) const fn is_named(&self) -> bool {
+        self.config.is_some() || self.mapping_file.is_some()
+    }
+}
+
 /// Where images go, and how they are laid out there.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Shape {
-    /// How repositories are named: v2 (oc-mirror), v2-4.17 and v1 (older ones), oc (oc adm release mirror)
-    #[arg(long, value_name = "NAME", default_value = "v2", value_parser = Layout::NAMES)]
-    pub(super) layout: String,
-    /// Most path components that the destination takes; 0 is no limit
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(super) max_nested_paths: usize,
+    /// How repositories are named: v2 (oc-mirror), v2-4.17 and v1 (older ones), oc (oc adm release mirror) [default: settings, else v2]
+    #[arg(long, value_name = "NAME", value_parser = Layout::NAMES)]
+    pub(super) layout: Option<String>,
+    /// Most path components that the destination takes; 0 is no limit [default: settings, else no limit]
+    #[arg(long, value_name = "N")]
+    pub(super) max_nested_paths: Option<usize>,
 }
 
 /// A text or a machine's form.
@@ -187,6 +197,8 @@ pub(super) enum Command {
     Store(StoreArguments),
     /// Look at releases and channels before choosing
     List(ListArguments),
+    /// Take installers and clients out of a release, pinned to the payload they are taken with
+    Extract(ExtractArguments),
     /// Print the rules in force
     Rules(RulesArguments),
     /// Print the version
@@ -228,11 +240,21 @@ pub(super) struct LockArguments {
     /// Ask the names again, without writing; exit 3 if something has moved or vanished
     #[arg(long, requires = "check")]
     pub(super) upstream: bool,
+    /// Derive the components of releases and the images of charts again from what is pinned; fetches what is not here
+    #[arg(long, requires = "check")]
+    pub(super) deep: bool,
     /// Take the answers to all names from this evidence log, and make every pin again
     #[arg(long, value_name = "FILE", conflicts_with_all = ["update", "offline", "check"])]
     pub(super) replay: Option<PathBuf>,
+    /// Let only this lock answer names: a file, git:REV:PATH, REV:PATH, an archive or STREAM#SEQ
+    ///
+    /// Bytes come by digest from the store, or from where registries.conf leads. The update graph is made from the
+    /// payloads that the lock pins, or asked at $UPDATE_URL_OVERRIDE, of which only those count. With --check: say
+    /// whether that lock still has everything.
+    #[arg(long, value_name = "LOCK", conflicts_with_all = ["replay", "upstream"])]
+    pub(super) within: Option<String>,
     /// Ask nobody: drop blocks and reuse pins only
-    #[arg(long, conflicts_with = "update")]
+    #[arg(long, conflicts_with_all = ["update", "within"])]
     pub(super) offline: bool,
     /// Leave this image out from now on
     #[arg(long, value_name = "IMAGE", requires = "reason")]
@@ -264,10 +286,10 @@ pub(super) struct PlanArguments {
     /// The registry that --mapping and --missing name: HOST[:PORT][/PREFIX]
     #[arg(long, value_name = "HOST/PREFIX")]
     pub(super) registry: Option<String>,
-    /// How repositories are named there: v2, v2-4.17 [default: v2]
-    #[arg(long, value_name = "NAME", value_parser = ["v2", "v2-4.17"], requires = "registry")]
+    /// How repositories are named there: v2, v2-4.17, v1, oc [default: settings, else v2]
+    #[arg(long, value_name = "NAME", value_parser = Layout::NAMES, requires = "registry")]
     pub(super) layout: Option<String>,
-    /// Most path components that the destination takes [default: no limit]
+    /// Most path components that the destination takes [default: settings, else no limit]
     #[arg(long, value_name = "N", requires = "registry")]
     pub(super) max_nested_paths: Option<usize>,
     /// Say what is new since this lock: a file, git:REV:PATH, REV:PATH, an archive or STREAM#SEQ [default for html and mermaid: the last archive]
@@ -276,7 +298,7 @@ pub(super) struct PlanArguments {
     /// Say how many media of this size the next archive takes
     #[arg(long, value_name = "SIZE")]
     pub(super) media: Option<String>,
-    /// The line of archives [default: the config stem]
+    /// The line of archives [default: the one whose config it is in imgbuild.toml, else the config stem]
     #[arg(long, value_name = "NAME")]
     pub(super) stream: Option<String>,
 }
@@ -321,16 +343,19 @@ pub(super) struct AuditArguments {
     /// The lock: a file, git:REV:PATH, REV:PATH, an archive or STREAM#SEQ [default: lockfiles/<config stem>.lock.toml]
     #[arg(long, value_name = "LOCK")]
     pub(super) lock: Option<String>,
-    /// The line of archives [default: the config stem]
+    /// The line of archives [default: the one whose config it is in imgbuild.toml, else the config stem]
     #[arg(long, value_name = "NAME")]
     pub(super) stream: Option<String>,
+    /// Render every chart with the helm on PATH as well, and say what it renders otherwise
+    #[arg(long)]
+    pub(super) helm: bool,
     /// Ask this registry for everything that the lock names as well: HOST[:PORT][/PREFIX]
     #[arg(long, value_name = "HOST/PREFIX")]
     pub(super) registry: Option<String>,
-    /// How repositories are named there: v2, v2-4.17 [default: v2]
-    #[arg(long, value_name = "NAME", value_parser = ["v2", "v2-4.17"], requires = "registry")]
+    /// How repositories are named there: v2, v2-4.17, v1, oc [default: settings, else v2]
+    #[arg(long, value_name = "NAME", value_parser = Layout::NAMES, requires = "registry")]
     pub(super) layout: Option<String>,
-    /// Most path components that the registry takes [default: no limit]
+    /// Most path components that the registry takes [default: settings, else no limit]
     #[arg(long, value_name = "N", requires = "registry")]
     pub(super) max_nested_paths: Option<usize>,
     /// Sign what was found, if it is sound, with this secret key
@@ -393,7 +418,7 @@ pub(super) struct ExportArguments {
     /// The folder that the parts are written to
     #[arg(short, long, value_name = "DIR")]
     pub(super) output: PathBuf,
-    /// The line of archives [default: the config stem]
+    /// The line of archives [default: the one whose config it is in imgbuild.toml, else the config stem]
     #[arg(long, value_name = "NAME")]
     pub(super) stream: Option<String>,
     /// Largest part, everything counted (4.7GB, 4GiB, 500GiB) [default: settings, else archiveSize, else 500GiB]
@@ -414,8 +439,8 @@ pub(super) struct ExportArguments {
     /// Write no archive but everything the lock names, in this form, into the folder
     #[arg(long = "as", value_enum, value_name = "FORM", conflicts_with_all = ["stream", "part_size", "full", "receipt", "seal", "parity", "overlap", "for_sequences", "base_lock", "seq"])]
     pub(super) form: Option<ExportForm>,
-    /// How repositories are named in a registry's folder: v2, v2-4.17 [default: v2]
-    #[arg(long, value_name = "NAME", requires = "form", value_parser = ["v2", "v2-4.17"])]
+    /// How repositories are named in a registry's folder: v2, v2-4.17, v1, oc [default: v2]
+    #[arg(long, value_name = "NAME", requires = "form", value_parser = Layout::NAMES)]
     pub(super) layout: Option<String>,
     /// Most path components of a repository in a registry's folder; 0 is no limit
     #[arg(long, value_name = "N", requires = "form")]
@@ -474,10 +499,10 @@ pub(super) struct VerifyArguments {
     /// Read every blob once and hash it
     #[arg(long, requires = "registry")]
     pub(super) deep: bool,
-    /// How repositories are named: v2, v2-4.17 [default: v2]
-    #[arg(long, value_name = "NAME", value_parser = ["v2", "v2-4.17"], requires = "registry")]
+    /// How repositories are named: v2, v2-4.17, v1, oc [default: settings, else v2]
+    #[arg(long, value_name = "NAME", value_parser = Layout::NAMES, requires = "registry")]
     pub(super) layout: Option<String>,
-    /// Most path components that the destination takes [default: no limit]
+    /// Most path components that the destination takes [default: settings, else no limit]
     #[arg(long, value_name = "N", requires = "registry")]
     pub(super) max_nested_paths: Option<usize>,
     #[command(flatten)]
@@ -554,8 +579,11 @@ pub(super) struct DeleteArguments {
     /// Write what would go into this file; delete nothing
     #[arg(long, value_name = "FILE")]
     pub(super) plan: Option<PathBuf>,
+    /// Write the manifests that would go by repository into this file as well, as JSON; no file if there are none
+    #[arg(long, value_name = "FILE", requires = "plan")]
+    pub(super) prune_plan: Option<PathBuf>,
     /// Delete exactly what this file says
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "keep", "lock", "layout", "max_nested_paths"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prune_plan", "config", "keep", "lock", "layout", "max_nested_paths"])]
     pub(super) execute: Option<PathBuf>,
     /// The DeleteImageSetConfiguration that says what goes
     #[arg(short, long, value_name = "FILE")]
@@ -566,10 +594,10 @@ pub(super) struct DeleteArguments {
     /// The lock that releases and packages of the config are looked up in; what it has besides stays
     #[arg(long, value_name = "FILE", requires = "config")]
     pub(super) lock: Option<PathBuf>,
-    /// How repositories are named: v2, v2-4.17 [default: v2]
-    #[arg(long, value_name = "NAME", value_parser = ["v2", "v2-4.17"])]
+    /// How repositories are named: v2, v2-4.17, v1, oc [default: settings, else v2]
+    #[arg(long, value_name = "NAME", value_parser = Layout::NAMES)]
     pub(super) layout: Option<String>,
-    /// Most path components that the destination takes [default: no limit]
+    /// Most path components that the destination takes [default: settings, else no limit]
     #[arg(long, value_name = "N")]
     pub(super) max_nested_paths: Option<usize>,
 }
@@ -623,6 +651,8 @@ pub(super) enum EmitKind {
     HostsToml,
     /// A drop-in of registries.conf, for CRI-O, MicroShift and podman.
     RegistriesConf,
+    /// A registries.conf by which the next hop finds everything in this registry, by digest (`lock --within`).
+    NextHop,
     /// The ConfigMap of certificate authorities, and the image config that names it.
     Trust,
     /// Pull secrets, merged into one.
@@ -667,7 +697,7 @@ pub(super) struct DossierArguments {
     pub(super) output: PathBuf,
     #[command(flatten)]
     pub(super) subject: Subject,
-    /// The line of archives [default: the config stem]
+    /// The line of archives [default: the one whose config it is in imgbuild.toml, else the config stem]
     #[arg(long, value_name = "NAME")]
     pub(super) stream: Option<String>,
     /// The folder of the archive, to list its parts with their checksums
@@ -696,7 +726,7 @@ pub(super) struct EmitArguments {
     pub(super) output: PathBuf,
     #[command(flatten)]
     pub(super) shape: Shape,
-    /// Let nodes ask the mirror alone, never the source (hosts-toml, registries-conf)
+    /// Let nodes ask the mirror alone, never the source, whatever the settings say (cluster, hosts-toml, registries-conf, next-hop)
     #[arg(long)]
     pub(super) never_contact_source: bool,
     /// A certificate authority of the registry, PEM; may be given again (trust, install-config)
@@ -808,6 +838,20 @@ pub(super) enum ListCommand {
     Releases(ListReleases),
     /// List the channels of a minor
     Channels(ListReleases),
+    /// List the charts of a repository, or the versions of one
+    Charts(ListCharts),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListCharts {
+    /// The repository: https://HOST/PATH, or oci://HOST/PATH/NAME for the versions of a chart in a registry
+    #[arg(value_name = "URL")]
+    pub(super) repository: String,
+    /// List the versions of this chart
+    pub(super) name: Option<String>,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
 }
 
 #[derive(Debug, Args)]
@@ -827,6 +871,34 @@ pub(super) struct ListReleases {
     /// Releases of OKD
     #[arg(long)]
     pub(super) okd: bool,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExtractArguments {
+    /// The tools: oc, openshift-install, openshift-install-fips, openshift-baremetal-install, ccoctl; oc.rhel8 and the like
+    #[arg(value_name = "TOOL", required_unless_present_any = ["tools", "file"])]
+    pub(super) commands: Vec<String>,
+    /// The payload, by digest: REGISTRY/REPOSITORY@DIGEST. Installers pull from where it is named
+    #[arg(long, value_name = "PAYLOAD")]
+    pub(super) from: String,
+    /// All tools as archives, with checksums
+    #[arg(long, conflicts_with = "commands")]
+    pub(super) tools: bool,
+    /// Print this file of the payload: image-references, release-metadata and others
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["commands", "tools", "command_os"])]
+    pub(super) file: Option<String>,
+    /// The system: linux, mac, windows, with /ARCHITECTURE or without; * makes archives for all [default: this one]
+    #[arg(long, value_name = "SYSTEM")]
+    pub(super) command_os: Option<String>,
+    /// The folder that files are written to
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub(super) output: PathBuf,
+    /// Ask no registry: take everything from the store
+    #[arg(long)]
+    pub(super) offline: bool,
     /// The form of the answer
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,

@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicBool;
 use serde_json::json;
 
 use super::arguments::{ExportArguments, ExportForm, Format, ImportArguments, VerifyArguments};
-use super::locking::{fetch, finish_build, matching, plan_of};
-use super::site::{Paths, Site, cannot, layout, lock_failure, store_failure};
+use super::locking::{Fetched, fetch, finish_build, matching, plan_of, unbuilt};
+use super::site::{Paths, Site, cannot, configured, layout, lock_failure, store_failure};
 use super::trust::{self, public_keys, secret_keys};
 use super::ui::{self, Failure, Progress, count, remark, say};
 use crate::archive::chain::Chain;
@@ -17,6 +17,7 @@ use crate::archive::key::SecretKey;
 use crate::archive::write::{self, Event as Written};
 use crate::archive::{Failures, FileKind, Set, Stream, parity, verify};
 use crate::config::parse_size;
+use crate::deliver::charts;
 use crate::deliver::emit::{documents, replace, write_set};
 use crate::deliver::export::{self, Ask, ExportError, Prepared, Subject};
 use crate::deliver::import::{self, ImportError, Outcome, Request, Target};
@@ -28,7 +29,7 @@ use crate::hint::Hint;
 use crate::plan::graph::Plan;
 use crate::plan::lock::Lock;
 use crate::plan::text;
-use crate::reference::ReferenceError;
+use crate::run::built::{self, Built};
 use crate::run::event::Event;
 use crate::run::realise::Extent;
 use crate::step::place::Destination;
@@ -39,9 +40,6 @@ use crate::store::{Blob, read};
 
 /// Largest part where nothing says otherwise: what oc-mirror takes by default.
 const PART_SIZE: u64 = 500 << 30;
-
-/// Archives of a stream whose content stays in the store.
-const KEPT_ARCHIVES: u64 = 3;
 
 /// The part size: flag, else settings, else the config's archiveSize, else 500 GiB.
 pub(super) fn part_size(
@@ -65,7 +63,7 @@ pub(super) fn part_size(
         return Ok(size.value);
     }
     if paths.config.exists()
-        && let Some(size) = site.config(&paths.config)?.archive_bytes()
+        && let Some(size) = site.config(paths)?.archive_bytes()
     {
         return Ok(size);
     }
@@ -113,6 +111,7 @@ fn early_resources(
     site: &Site,
     stream: &Stream,
     lock: &Lock,
+    built: &[Built],
     rules: &Rules,
     store: &Store,
 ) -> Result<Vec<(String, Vec<u8>)>, Failure> {
@@ -126,21 +125,9 @@ fn early_resources(
         {
             continue;
         }
-        let layout = crate::step::place::Layout {
-            name: place
-                .layout
-                .as_ref()
-                .map_or_else(|| "v2".to_owned(), |layout| layout.value.clone()),
-            max_nested_paths: place.max_nested_paths.as_ref().map_or(0, |limit| {
-                usize::try_from(limit.value).unwrap_or(usize::MAX)
-            }),
-        };
-        let destination: Destination = place
-            .registry
-            .value
-            .parse()
-            .map_err(|error: ReferenceError| Failure::of(ui::ERROR, &error, error.hint()))?;
-        let documents = documents(lock, rules, store, &destination, &layout)
+        let layout = configured(place);
+        let destination = site.destination(&place.registry.value)?;
+        let documents = documents(lock, built, rules, store, &destination, &layout)
             .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
         files.extend(
             documents
@@ -235,6 +222,7 @@ pub(super) fn forecast(
     lock: &Lock,
     lock_bytes: &[u8],
     rules: &Rules,
+    built: &[Built],
     plan: &Plan,
     store: &Store,
     part_size: u64,
@@ -249,13 +237,14 @@ pub(super) fn forecast(
         let receipts = known_receipts(&records, &chain)?;
         ask.confirmed = receipts.iter().map(|receipt| receipt.sequence).collect();
     }
-    let resources = early_resources(site, stream, lock, rules, store)?;
+    let resources = early_resources(site, stream, lock, built, rules, store)?;
     let subject = Subject {
         stream,
         chain: &chain,
         lock,
         lock_bytes,
         rules,
+        built,
         plan,
         resources,
         store,
@@ -307,8 +296,8 @@ pub(super) fn export(
         .map(parity::parse_share)
         .transpose()
         .map_err(|error| Failure::of(ui::USAGE, &error, error.hint()))?;
-    let paths = site.paths(&arguments.subject);
-    let stream = site.stream(arguments.stream.as_deref(), &paths.stem)?;
+    let paths = site.paths_in(&arguments.subject, arguments.stream.as_deref());
+    let stream = site.stream(&paths)?;
     let store = site.store(Access::Shared)?;
     let records = store
         .stream(stream.as_str())
@@ -319,7 +308,7 @@ pub(super) fn export(
     let (lock, lock_bytes, rules, again) = match arguments.seq {
         None => {
             let (lock, bytes, rules) =
-                matching(site, &paths, arguments.subject.config.is_some(), &store)?;
+                matching(site, &paths, arguments.subject.is_named(), &store)?;
             (lock, bytes, rules, None)
         }
         Some(sequence) => {
@@ -328,7 +317,7 @@ pub(super) fn export(
             (lock, bytes, rules, Some(sequence))
         }
     };
-    let (plan, _) = fetch(site, &lock, &store, Extent::All, stop)?;
+    let Fetched { plan, built, .. } = fetch(site, &lock, Some(&rules), &store, Extent::All, stop)?;
     if again.is_none() {
         finish_build(&store, &paths, &lock, &lock_bytes, &rules, &plan)?;
     } else {
@@ -344,7 +333,7 @@ pub(super) fn export(
         None => part_size(site, arguments.part_size.as_deref(), &paths, &stream)?,
     };
     let signers = secret_keys(&arguments.seal)?;
-    let resources = early_resources(site, &stream, &lock, &rules, &store)?;
+    let resources = early_resources(site, &stream, &lock, &built, &rules, &store)?;
     let mut ask = ask(arguments)?;
     let mut receipts = Vec::new();
     if again.is_none() && ask.is_default() {
@@ -357,6 +346,7 @@ pub(super) fn export(
         lock: &lock,
         lock_bytes: &lock_bytes,
         rules: &rules,
+        built: &built,
         plan: &plan,
         resources,
         store: &store,
@@ -395,6 +385,7 @@ pub(super) fn export(
             &prepared,
             &stream,
             &lock_bytes,
+            site.kept_archives(&stream),
         )?;
     }
     if !site.common.quiet {
@@ -539,10 +530,10 @@ fn export_as(
             "an OCI layout names images by where they came from: --layout and --max-nested-paths are for --as registry-fs",
         ));
     }
-    let paths = site.paths(&arguments.subject);
+    let paths = site.paths_in(&arguments.subject, arguments.stream.as_deref());
     let store = site.store(Access::Shared)?;
-    let (lock, bytes, rules) = matching(site, &paths, arguments.subject.config.is_some(), &store)?;
-    let (plan, _) = fetch(site, &lock, &store, Extent::All, stop)?;
+    let (lock, bytes, rules) = matching(site, &paths, arguments.subject.is_named(), &store)?;
+    let Fetched { plan, built, .. } = fetch(site, &lock, Some(&rules), &store, Extent::All, stop)?;
     finish_build(&store, &paths, &lock, &bytes, &rules, &plan)?;
     let folder = &arguments.output;
     fs::create_dir_all(folder).map_err(|error| cannot("create", folder, &error))?;
@@ -558,8 +549,9 @@ fn export_as(
             let nowhere = Destination {
                 registry: "registry.invalid".to_owned(),
                 prefix: String::new(),
+                asks_source: None,
             };
-            let items = import::items(&lock, &rules, &plan, &nowhere, &shape)
+            let items = import::items(&lock, &built, &rules, &plan, &nowhere, &shape)
                 .map_err(|error| import_failure(&error))?;
             registry_fs::write_registry(folder, &store, &items, stop)
         }
@@ -773,6 +765,7 @@ fn record(
     prepared: &Prepared,
     stream: &Stream,
     lock_bytes: &[u8],
+    keep: u64,
 ) -> Result<(), Failure> {
     let failed = |error: crate::store::StoreError| store_failure(&error);
     let sequence = prepared.line.sequence;
@@ -811,11 +804,12 @@ fn record(
     records
         .write("chain", chain.to_string().as_bytes())
         .map_err(failed)?;
-    if let Some(old) = sequence.checked_sub(KEPT_ARCHIVES).filter(|old| *old > 0) {
-        store
-            .roots()
-            .remove(&format!("archive {stream} {old:06}"))
-            .map_err(failed)?;
+    let prefix = format!("archive {stream} ");
+    for (name, _) in store.roots().list().map_err(failed)? {
+        let old = name.strip_prefix(&prefix).and_then(|old| old.parse().ok());
+        if old.is_some_and(|old: u64| old.saturating_add(keep) <= sequence) {
+            store.roots().remove(&name).map_err(failed)?;
+        }
     }
     Ok(())
 }
@@ -967,6 +961,13 @@ pub(super) fn open(site: &Site, paths: &[PathBuf]) -> Result<Set, Failure> {
 }
 
 fn import_failure(error: &ImportError) -> Failure {
+    let code = if error.is_verification() {
+        ui::UNVERIFIED
+    } else if error.is_incomplete() {
+        ui::INCOMPLETE
+    } else {
+        ui::ERROR
+    };
     match error {
         ImportError::Unproven {
             source,
@@ -981,7 +982,7 @@ fn import_failure(error: &ImportError) -> Failure {
             );
             failure
         }
-        ImportError::Push { failures } => {
+        ImportError::Push { failures, .. } => {
             let lines: Vec<String> = failures
                 .iter()
                 .take(20)
@@ -993,26 +994,13 @@ fn import_failure(error: &ImportError) -> Failure {
             } else {
                 String::new()
             };
-            let failure = Failure::new(
-                ui::INCOMPLETE,
-                format!("{error}:\n  {}{more}", lines.join("\n  ")),
-            );
+            let failure = Failure::new(code, format!("{error}:\n  {}{more}", lines.join("\n  ")));
             match error.hint() {
                 Some(hint) => failure.hint(hint),
                 None => failure,
             }
         }
-        ImportError::HeadUnread { .. } => Failure::of(ui::INCOMPLETE, error, error.hint()),
-        ImportError::Stopped => Failure::of(ui::INCOMPLETE, error, error.hint()),
-        error => Failure::of(
-            if error.is_verification() {
-                ui::UNVERIFIED
-            } else {
-                ui::ERROR
-            },
-            error,
-            error.hint(),
-        ),
+        error => Failure::of(code, error, error.hint()),
     }
 }
 
@@ -1038,9 +1026,12 @@ pub(super) fn import(
         Some(path) => Some(chain(path)?),
     };
     let signer = secret_keys(arguments.key.as_slice())?.pop();
-    let site_name = site_name(arguments)?;
+    let site_name = site_name(site, arguments)?;
     let store = site.store(Access::Shared)?;
-    let shape = layout(&arguments.shape);
+    let shape = match arguments.to.as_deref() {
+        Some(to) if !to.starts_with("oci:") => site.shape(&arguments.shape, &site.destination(to)?),
+        _ => layout(&arguments.shape, &crate::step::place::Layout::default()),
+    };
     let progress = Progress::new(
         site.common.quiet,
         site.common.verbose > 0,
@@ -1078,7 +1069,7 @@ pub(super) fn import(
             import::import(&request(Target::Layout(&folder), format!("oci:{path}")))
         }
         Some(to) => {
-            let place = named_destination(to)?;
+            let place = site.destination(to)?;
             let registry = RegistryTarget::new(site.client()?, place.registry.clone());
             let outcomes = import::import(&request(
                 Target::Registry {
@@ -1114,9 +1105,24 @@ pub(super) fn import(
             Outcome::Adopted(imported) => {
                 let mut changed = Vec::new();
                 if let Some(place) = &destination {
-                    let files = documents(&imported.lock, &imported.rules, &store, place, &shape)
-                        .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+                    let files = documents(
+                        &imported.lock,
+                        &imported.built,
+                        &imported.rules,
+                        &store,
+                        place,
+                        &shape,
+                    )
+                    .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
                     changed = write_set(&arguments.output, &files)
+                        .and_then(|mut written| {
+                            written.extend(charts::write(
+                                &arguments.output,
+                                &imported.lock,
+                                &store,
+                            )?);
+                            Ok(written)
+                        })
                         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
                 }
                 if arguments.format == Format::Text && !site.common.quiet {
@@ -1192,23 +1198,12 @@ fn connections(site: &Site, to: Option<&str>) -> usize {
     limit.map_or(usize::MAX, |limit| limit.max(1))
 }
 
-/// The registry that `--to` names.
-fn named_destination(to: &str) -> Result<Destination, Failure> {
-    to.parse().map_err(|error: ReferenceError| {
-        Failure::of(
-            ui::USAGE,
-            &error,
-            Some("a destination is docker://HOST[:PORT][/PREFIX] or oci:DIR".to_owned()),
-        )
-    })
-}
-
 /// What this site is called in receipts.
-fn site_name(arguments: &ImportArguments) -> Result<SiteName, Failure> {
+fn site_name(site: &Site, arguments: &ImportArguments) -> Result<SiteName, Failure> {
     let default = match arguments.to.as_deref() {
         None => "store".to_owned(),
         Some(to) if to.starts_with("oci:") => "layout".to_owned(),
-        Some(to) => named_destination(to)?.registry,
+        Some(to) => site.destination(to)?.registry,
     };
     let text = arguments.site.clone().unwrap_or(default);
     text.parse().map_err(|error: ReceiptError| {
@@ -1339,7 +1334,8 @@ pub(super) fn needed(store: &Store) -> Result<std::collections::BTreeSet<Digest>
         let lock = text::parse(&String::from_utf8_lossy(&bytes), &name)
             .map_err(|error| lock_failure(&error))?;
         keep.extend(lock.rules.values());
-        let closure = plan_of(&lock, store, store)?
+        let built = built::remembered(&lock, store).map_err(|error| unbuilt(&error))?;
+        let closure = plan_of(&lock, &built, store, store)?
             .closure()
             .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
         keep.extend(

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::arguments::{EmitArguments, EmitKind, PlanArguments};
-use super::destination::{any_store, destination, flags};
-use super::locking::io_failure;
-use super::site::{Site, cannot, layout};
+use super::destination::{any_store, flags, write_or_remove};
+use super::locking::{io_failure, unbuilt};
+use super::site::{Site, cannot};
 use super::ui::{self, Failure, count, remark, say};
+use crate::deliver::charts;
 use crate::deliver::emit::{
     Audience, EmitError, documents, mirror_sets, mirrored, replace, replace_for, write_named_set,
     write_set,
@@ -22,6 +23,7 @@ use crate::openshift::node;
 use crate::openshift::trust::{self, TrustError};
 use crate::plan::graph::Plan;
 use crate::plan::lock::Lock;
+use crate::run::built::{self, Built};
 use crate::step::rule::Rules;
 use crate::store::Source;
 use crate::store::disk::Store;
@@ -30,6 +32,9 @@ use crate::store::{Blob, Sink};
 
 /// The drop-in's name: late, so that it wins over what comes with the system.
 const DROP_IN: &str = "registries.conf.d/999-mirror.conf";
+
+/// The file that the next hop is given.
+const NEXT_HOP: &str = "next-hop-registries.conf";
 
 /// Most pairs that are named in a warning.
 const PAIRS: usize = 10;
@@ -41,6 +46,7 @@ impl EmitKind {
             Self::Icsp => "icsp",
             Self::HostsToml => "hosts-toml",
             Self::RegistriesConf => "registries-conf",
+            Self::NextHop => "next-hop",
             Self::Trust => "trust",
             Self::PullSecret => "pull-secret",
             Self::Blueprint => "blueprint",
@@ -60,13 +66,15 @@ fn emit_failure(error: &EmitError) -> Failure {
 
 /// Refuses a flag that none of the kinds reads.
 fn check_flags(arguments: &EmitArguments) -> Result<(), Failure> {
-    use EmitKind::{Blueprint, HostsToml, InstallConfig, PullSecret, RegistriesConf, Trust};
+    use EmitKind::{
+        Blueprint, Cluster, HostsToml, InstallConfig, NextHop, PullSecret, RegistriesConf, Trust,
+    };
     let is_any = |kinds: &[EmitKind]| kinds.iter().any(|kind| arguments.kind.contains(kind));
     for (flag, is_given, kinds) in [
         (
             "--never-contact-source",
             arguments.never_contact_source,
-            &[HostsToml, RegistriesConf][..],
+            &[Cluster, HostsToml, RegistriesConf, NextHop][..],
         ),
         ("--ca", !arguments.ca.is_empty(), &[Trust, InstallConfig]),
         (
@@ -143,13 +151,21 @@ pub(super) fn emit(site: &Site, arguments: &EmitArguments) -> Result<u8, Failure
             Some(store) => store,
             None => &nothing,
         };
+        let built = match &store {
+            Some(store) => built::known(&lock, &rules, store),
+            None => built::known(&lock, &rules, &nothing),
+        }
+        .map_err(|error| unbuilt(&error))?;
         for kind in kinds {
-            let (files, audience) = files(site, arguments, kind, &lock, &rules, source)?;
+            let (files, audience) = files(site, arguments, kind, &lock, &built, &rules, source)?;
             written += files.len();
             let output = &arguments.output;
             changed.extend(
                 match kind {
-                    EmitKind::Cluster => write_set(output, &files),
+                    EmitKind::Cluster => write_set(output, &files).and_then(|mut written| {
+                        written.extend(charts::write(output, &lock, source)?);
+                        Ok(written)
+                    }),
                     kind => {
                         let listing = format!(".imgbuild-{}", kind.name());
                         write_named_set(output, &listing, &files, audience)
@@ -192,6 +208,7 @@ fn files(
     arguments: &EmitArguments,
     kind: EmitKind,
     lock: &Lock,
+    built: &[Built],
     rules: &Rules,
     source: &dyn Source,
 ) -> Result<(BTreeMap<String, String>, Audience), Failure> {
@@ -217,8 +234,12 @@ fn files(
             format!("--kind {} needs --registry HOST/PREFIX", kind.name()),
         ));
     };
-    let place = destination(registry)?;
-    let shape = layout(&arguments.shape);
+    let mut place = site.destination(registry)?;
+    if arguments.never_contact_source {
+        place.asks_source = Some(false);
+    }
+    let shape = site.shape(&arguments.shape, &place);
+    let never_source = place.asks_source == Some(false);
     let yaml = |name: &str, documents: &[crate::canon::Value]| match yaml_stream(documents) {
         Ok(text) => Ok(one(name, text)),
         Err(source) => Err(emit_failure(&EmitError::Yaml {
@@ -230,9 +251,9 @@ fn files(
         let file = file.to_owned();
         move |source| emit_failure(&EmitError::Yaml { file, source })
     };
-    let images = || mirrored(lock, rules, &place, &shape).map_err(|error| emit_failure(&error));
-    let sets =
-        || images().map(|images| mirror_sets(&images, &shape, arguments.never_contact_source));
+    let images =
+        || mirrored(lock, built, rules, &place, &shape).map_err(|error| emit_failure(&error));
+    let sets = || images().map(|images| mirror_sets(&images, &shape, never_source));
     let authorities = || -> Result<Option<String>, Failure> {
         if arguments.ca.is_empty() {
             return Ok(None);
@@ -242,9 +263,8 @@ fn files(
             .map_err(|error| trust_failure(&error))
     };
     let files = match kind {
-        EmitKind::Cluster => {
-            documents(lock, rules, source, &place, &shape).map_err(|error| emit_failure(&error))?
-        }
+        EmitKind::Cluster => documents(lock, built, rules, source, &place, &shape)
+            .map_err(|error| emit_failure(&error))?,
         EmitKind::Icsp => {
             let name = "imageContentSourcePolicy.yaml";
             let documents =
@@ -283,7 +303,7 @@ fn files(
             };
             return Ok((files, audience));
         }
-        EmitKind::RegistriesConf => {
+        EmitKind::RegistriesConf | EmitKind::NextHop => {
             let insecure: Vec<String> = site
                 .common
                 .insecure
@@ -291,10 +311,20 @@ fn files(
                 .filter(|host| **host == place.registry)
                 .cloned()
                 .collect();
-            let mut tables = node::registries(&sets()?, &insecure, &[]);
+            let mut sets = sets()?;
+            if kind == EmitKind::NextHop {
+                // However an image was asked for, the next hop asks for it by digest.
+                sets.by_digest.append(&mut sets.by_tag);
+            }
+            let mut tables = node::registries(&sets, &insecure, &[]);
             // The registry's own table says only what its mirrors say already, but a direct pull needs it.
             tables.retain(|table| !table.mirrors.is_empty() || table.is_insecure);
-            one(DROP_IN, node::registries_conf(&tables))
+            let file = if kind == EmitKind::NextHop {
+                NEXT_HOP
+            } else {
+                DROP_IN
+            };
+            one(file, node::registries_conf(&tables))
         }
         EmitKind::Trust => {
             let authorities = authorities()?.unwrap_or_default();
@@ -321,8 +351,10 @@ fn files(
 
 /// `imgbuild plan --mapping FILE --missing FILE`: every image as `source=destination`, with transports, sorted.
 pub(super) fn dry_run(
+    site: &Site,
     arguments: &PlanArguments,
     lock: &Lock,
+    built: &[Built],
     rules: &Rules,
     plan: &Plan,
     store: &Store,
@@ -334,9 +366,14 @@ pub(super) fn dry_run(
         return Err(Failure::new(ui::USAGE, "--registry says nothing here")
             .hint("it goes with --mapping or --missing"));
     }
-    let place = destination(registry)?;
-    let shape = flags(arguments.layout.as_deref(), arguments.max_nested_paths);
-    let items = items(lock, rules, plan, &place, &shape)
+    let place = site.destination(registry)?;
+    let shape = flags(
+        site,
+        &place,
+        arguments.layout.as_deref(),
+        arguments.max_nested_paths,
+    );
+    let items = items(lock, built, rules, plan, &place, &shape)
         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
     let mut mapping = Vec::new();
     let mut missing = Vec::new();
@@ -377,17 +414,8 @@ pub(super) fn dry_run(
             .map_err(|error| cannot("write the mapping", path, &error))?;
     }
     if let Some(path) = &arguments.missing {
-        if missing.is_empty() {
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(cannot("remove", path, &error));
-                }
-                _ => {}
-            }
-        } else {
-            replace(path, text(&mut missing).as_bytes())
-                .map_err(|error| cannot("write the list", path, &error))?;
-        }
+        let missing = (!missing.is_empty()).then(|| text(&mut missing));
+        write_or_remove(path, missing.as_deref())?;
     }
     Ok(())
 }

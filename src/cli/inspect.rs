@@ -22,6 +22,7 @@ use crate::hint::Hint;
 use crate::oci::REF_NAME;
 use crate::plan::lock::Lock;
 use crate::plan::{diff, text};
+use crate::run::built::remembered;
 use crate::run::event::Event;
 use crate::step::Origin;
 use crate::store::disk::{Access, Store};
@@ -347,8 +348,8 @@ pub(super) fn takeover(
 
 /// `imgbuild dossier`
 pub(super) fn dossier(site: &Site, arguments: &DossierArguments) -> Result<u8, Failure> {
-    let paths = site.paths(&arguments.subject);
-    let stream = site.stream(arguments.stream.as_deref(), &paths.stem)?;
+    let paths = site.paths_in(&arguments.subject, arguments.stream.as_deref());
+    let stream = site.stream(&paths)?;
     let store = site.store(Access::ReadOnly)?;
     let chain = chain(&chain_path(&paths, &stream))?;
     let sequence = arguments.sequence;
@@ -418,7 +419,9 @@ fn dossier_images(
     line: &crate::archive::chain::Line,
 ) -> Result<Vec<DossierImage>, Failure> {
     use crate::archive::chain::LineBase;
-    let plan = plan_from(lock, store, store)
+    let built =
+        remembered(lock, store).map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+    let plan = plan_from(lock, &built, store, store)
         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
     // What every base has is not carried; manifests always are.
     let mut common: Option<std::collections::BTreeSet<Digest>> = None;

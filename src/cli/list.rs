@@ -22,6 +22,7 @@ pub(super) fn list(site: &Site, arguments: &ListArguments) -> Result<u8, Failure
         ListCommand::Releases(arguments) if arguments.channels => channels(site, arguments),
         ListCommand::Releases(arguments) => releases(site, arguments),
         ListCommand::Channels(arguments) => channels(site, arguments),
+        ListCommand::Charts(arguments) => super::charts::list(site, arguments),
     }
 }
 

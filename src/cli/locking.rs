@@ -24,8 +24,10 @@ use crate::plan::page::{self, Since};
 use crate::plan::policy::Policy;
 use crate::plan::selector::Selector;
 use crate::plan::{diff, text};
+use crate::run::built::{self, BuildError, Built};
 use crate::run::event::{Event, advice, joined_advice, one_line};
 use crate::run::realise::{Extent, Report, realise};
+use crate::run::resolve::within::Vetted;
 use crate::run::resolve::{self, Names, Request, ResolveError, Resolver};
 use crate::step::place::Layout;
 use crate::step::rule::Rules;
@@ -40,10 +42,13 @@ pub(super) fn lock(
     stop: &AtomicBool,
 ) -> Result<u8, Failure> {
     let paths = site.paths(&arguments.subject);
-    let set = site.config(&paths.config)?;
+    let set = site.config(&paths)?;
     let policy = review::policy(site)?;
     if arguments.check {
-        let code = check(site, &paths, &set, &policy)?;
+        let code = check(site, &paths, &set, &policy, arguments.within.as_deref())?;
+        if arguments.deep {
+            review::deep(site, &paths, &set, stop)?;
+        }
         if arguments.upstream {
             return review::drift(site, &paths, &set, stop);
         }
@@ -117,6 +122,17 @@ pub(super) fn lock(
         Some(replay) => replay,
         None => &live,
     };
+    let other = arguments
+        .within
+        .as_deref()
+        .map(|name| review::lock_called(site, Some(&store), name))
+        .transpose()?;
+    let vetted = match (&other, &arguments.within) {
+        (Some(lock), Some(name)) => Some(Vetted::new(lock, name)),
+        _ => None,
+    };
+    // Where another lock answers, only an update service that is named on purpose is asked.
+    let asks = !arguments.offline && (vetted.is_none() || site.graph_override().is_some());
     let evidence = |question: &str, digest: Option<Digest>| {
         if replay.is_some() {
             return;
@@ -131,7 +147,8 @@ pub(super) fn lock(
     };
     let resolver = Resolver {
         rules: &rules,
-        names: (!arguments.offline).then_some(names),
+        names: asks.then_some(names),
+        within: vetted.as_ref(),
         upstream: &live,
         store: &store,
         limits: site.limits(),
@@ -197,10 +214,11 @@ pub(super) fn lock(
     let path = paths.lock.display();
     if changed {
         say(format!(
-            "{path}: {}, {} made, {} kept",
-            count(locked.made + locked.kept, "pin"),
-            locked.made,
-            locked.kept
+            "{path}: {}: {} new, {} moved, {} the same",
+            count(locked.new + locked.moved + locked.same, "pin"),
+            locked.new,
+            locked.moved,
+            locked.same
         ));
         if let Some(previous) = previous {
             say(diff::diff(&previous, &locked.lock, None).text().trim_end());
@@ -208,7 +226,7 @@ pub(super) fn lock(
     } else {
         say(format!(
             "{path}: nothing changed ({})",
-            count(locked.kept + locked.made, "pin")
+            count(locked.same, "pin")
         ));
     }
     Ok(ui::DONE)
@@ -372,6 +390,7 @@ fn check(
     paths: &Paths,
     set: &crate::config::ImageSet,
     policy: &Policy,
+    within: Option<&str>,
 ) -> Result<u8, Failure> {
     let (lock, bytes) = site.lock(&paths.lock)?;
     let store_path = site.store_path()?;
@@ -387,7 +406,7 @@ fn check(
     }
     let rules = site.rules_of(&lock, store.as_ref())?;
     complaints.extend(stale(site, &lock, set, paths, &rules)?);
-    match resolve::placements(&lock, &rules, &Layout::default()) {
+    match resolve::placements(&lock, &[], &rules, &Layout::default()) {
         Ok(placements) => {
             if let Err(error) =
                 crate::step::place::refuse_collisions(&placements, "", &Layout::default())
@@ -396,6 +415,14 @@ fn check(
             }
         }
         Err(error) => complaints.push(error.to_string()),
+    }
+    if let Some(name) = within {
+        let other = review::lock_called(site, store.as_ref(), name)?;
+        let vetted = Vetted::new(&other, name);
+        complaints.extend(lock.blocks().filter_map(|block| {
+            let image = vetted.missing(&block)?;
+            Some(format!("{}: {name} does not pin {image}", block.key()))
+        }));
     }
     let path = paths.lock.display();
     if complaints.is_empty() {
@@ -447,8 +474,10 @@ pub(super) fn matching(
     let (lock, bytes) = site.lock(&paths.lock)?;
     let rules = site.rules_of(&lock, Some(store))?;
     if paths.config.exists() || named {
-        let set = site.config(&paths.config)?;
-        let complaints = stale(site, &lock, &set, paths, &rules)?;
+        let set = site.config(paths)?;
+        let request = site.request(&set, &paths.config, &rules)?;
+        let complaints = compare(&lock, &wanted(&request, &rules, &lock)?);
+        keep_files(store, &lock, &request)?;
         if !complaints.is_empty() {
             let text = format!(
                 "{} does not answer {}:\n  {}",
@@ -468,20 +497,53 @@ pub(super) fn matching(
     Ok((lock, bytes, rules))
 }
 
-/// Makes the plan of a lock from the manifests that a place has.
-pub(super) fn plan_of(lock: &Lock, source: &dyn Source, sink: &dyn Sink) -> Result<Plan, Failure> {
-    export::plan_from(lock, source, sink).map_err(|error| Failure::of(ui::ERROR, &error, None))
+/// Keeps the files at hand that a lock names: what was not fetched from anywhere is only here.
+fn keep_files(store: &Store, lock: &Lock, request: &Request) -> Result<(), Failure> {
+    let named: BTreeSet<Digest> = lock.file_pins().map(|(_, blob)| blob.digest).collect();
+    for (_, bytes) in &request.files {
+        let blob = Blob::of(bytes);
+        if named.contains(&blob.digest)
+            && store.access() != Access::ReadOnly
+            && !Sink::holds(store, &blob).unwrap_or(false)
+        {
+            store.insert(bytes).map_err(|error| store_failure(&error))?;
+        }
+    }
+    Ok(())
 }
 
-/// Fetches what a lock needs into the store.
+/// Makes the plan of a lock, and of what was made of it, from the manifests that a place has.
+pub(super) fn plan_of(
+    lock: &Lock,
+    built: &[Built],
+    source: &dyn Source,
+    sink: &dyn Sink,
+) -> Result<Plan, Failure> {
+    export::plan_from(lock, built, source, sink)
+        .map_err(|error| Failure::of(ui::ERROR, &error, None))
+}
+
+/// What came of fetching and building.
+pub(super) struct Fetched {
+    /// Everything that the lock comes to.
+    pub plan: Plan,
+    /// What was made here.
+    pub built: Vec<Built>,
+    /// How the fetching went.
+    pub report: Report,
+}
+
+/// Fetches what a lock needs into the store; where that is all of it, and its rules are given, makes what is to be made
+/// of it as well. Otherwise what was made before is known again.
 pub(super) fn fetch(
     site: &Site,
     lock: &Lock,
+    rules: Option<&Rules>,
     store: &Store,
     extent: Extent,
     stop: &AtomicBool,
-) -> Result<(Plan, Report), Failure> {
-    let mut plan = Plan::of(resolve::roots(lock))
+) -> Result<Fetched, Failure> {
+    let mut plan = Plan::of(resolve::roots(lock, &[]))
         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
     let live = site.upstream()?;
     let progress = Progress::new(
@@ -500,12 +562,47 @@ pub(super) fn fetch(
         &observer,
         stop,
     );
-    progress.finish();
-    let report = report.map_err(|error| io_failure("the store cannot be used", &error))?;
+    let report = report.map_err(|error| {
+        progress.finish();
+        io_failure("the store cannot be used", &error)
+    })?;
     if report.stopped || !report.failures.is_empty() {
+        progress.finish();
         return Err(incomplete(&report));
     }
-    Ok((plan, report))
+    let built = match (extent, rules) {
+        (Extent::All, Some(rules)) => built::make(
+            lock,
+            rules,
+            &built::Means {
+                store,
+                upstream: &live,
+                limits: site.limits(),
+                observer: &observer,
+                stop,
+            },
+        ),
+        _ => built::remembered(lock, store),
+    };
+    progress.finish();
+    let built = built.map_err(|error| unbuilt(&error))?;
+    if !built.is_empty() {
+        plan = plan_of(lock, &built, store, store)?;
+    }
+    Ok(Fetched {
+        plan,
+        built,
+        report,
+    })
+}
+
+/// What could not be made here.
+pub(super) fn unbuilt(error: &BuildError) -> Failure {
+    let code = match error {
+        BuildError::Stopped | BuildError::Input { .. } => ui::INCOMPLETE,
+        _ => ui::ERROR,
+    };
+    Failure::of(code, error, error.hint())
 }
 
 /// An error of a place, with the advice of the store where it has one.
@@ -527,8 +624,12 @@ pub(super) fn build(
 ) -> Result<u8, Failure> {
     let paths = site.paths(&arguments.subject);
     let store = site.store(Access::Shared)?;
-    let (lock, bytes, rules) = matching(site, &paths, arguments.subject.config.is_some(), &store)?;
-    let (plan, report) = fetch(site, &lock, &store, Extent::All, stop)?;
+    let (lock, bytes, rules) = matching(site, &paths, arguments.subject.is_named(), &store)?;
+    let Fetched {
+        plan,
+        built,
+        report,
+    } = fetch(site, &lock, Some(&rules), &store, Extent::All, stop)?;
     finish_build(&store, &paths, &lock, &bytes, &rules, &plan)?;
     if !site.common.quiet {
         say(format!(
@@ -541,6 +642,12 @@ pub(super) fn build(
             report.fetched,
             ui::bytes(report.bytes)
         ));
+        for image in &built {
+            say(format!(
+                "  built {} for {}",
+                image.blob.digest, image.reference
+            ));
+        }
     }
     Ok(ui::DONE)
 }
@@ -578,19 +685,21 @@ pub(super) fn plan(
     arguments: &PlanArguments,
     stop: &AtomicBool,
 ) -> Result<u8, Failure> {
-    let paths = site.paths(&arguments.subject);
+    let paths = site.paths_in(&arguments.subject, arguments.stream.as_deref());
     let store = site.store(if arguments.offline {
         Access::ReadOnly
     } else {
         Access::Shared
     })?;
-    let (lock, bytes, rules) = matching(site, &paths, arguments.subject.config.is_some(), &store)?;
-    let plan = if arguments.offline {
-        plan_of(&lock, &store, &store)?
+    let (lock, bytes, rules) = matching(site, &paths, arguments.subject.is_named(), &store)?;
+    let (plan, built) = if arguments.offline {
+        let built = built::known(&lock, &rules, &store).map_err(|error| unbuilt(&error))?;
+        (plan_of(&lock, &built, &store, &store)?, built)
     } else {
-        fetch(site, &lock, &store, Extent::Manifests, stop)?.0
+        let fetched = fetch(site, &lock, Some(&rules), &store, Extent::Manifests, stop)?;
+        (fetched.plan, fetched.built)
     };
-    super::emission::dry_run(arguments, &lock, &rules, &plan, &store)?;
+    super::emission::dry_run(site, arguments, &lock, &built, &rules, &plan, &store)?;
     let closure = plan
         .closure()
         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
@@ -620,11 +729,11 @@ pub(super) fn plan(
             absent.blobs.push(*blob);
         }
     }
-    let stream = site.stream(arguments.stream.as_deref(), &paths.stem)?;
+    let stream = site.stream(&paths)?;
     let part_size = super::delivery::part_size(site, arguments.media.as_deref(), &paths, &stream)?;
     let ask = Ask::default();
     let next = super::delivery::forecast(
-        site, &paths, &stream, &lock, &bytes, &rules, &plan, &store, part_size, &ask,
+        site, &paths, &stream, &lock, &bytes, &rules, &built, &plan, &store, part_size, &ask,
     )?;
     let mut images = Vec::new();
     for root in plan.roots() {

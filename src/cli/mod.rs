@@ -1,10 +1,12 @@
 //! The command line: the only place that prints, reads the environment or knows the clock.
 
 mod arguments;
+mod charts;
 mod delivery;
 mod demo;
 mod destination;
 mod emission;
+mod extract;
 mod inspect;
 mod list;
 mod locking;
@@ -114,6 +116,7 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
         Command::Serve(arguments) => serving::serve(&site, arguments, stop),
         Command::Store(arguments) => tools::store(&site, arguments),
         Command::List(arguments) => list::list(&site, arguments),
+        Command::Extract(arguments) => extract::extract(&site, arguments, stop),
         Command::Rules(arguments) => tools::rules(&site, arguments),
         Command::Version(_)
         | Command::Completion(_)

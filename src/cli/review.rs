@@ -25,6 +25,7 @@ use super::arguments::{
     AuditArguments, AuditFormat, DiffArguments, DiffFormat, Format, MergeDriverArguments,
     PlanArguments, PlanFormat, Subject, TextconvArguments, WhyArguments,
 };
+use super::charts;
 use super::delivery;
 use super::destination;
 use super::locking::{fetch, resolve_failure, wanted};
@@ -51,11 +52,14 @@ use crate::plan::lines::lines;
 use crate::plan::lock::{Lock, Origin as PinOrigin};
 use crate::plan::policy::{self, Policy, Violation};
 use crate::plan::{merge, text, why};
-use crate::reference::{ImageName, LayoutName, Reference, Repository};
+use crate::reference::{ImageName, LayoutName, Reference, Repository, Tag};
+use crate::run::built;
 use crate::run::event::{Event, one_line};
 use crate::run::realise::{Depot, Extent};
+use crate::run::resolve::means::tag_list;
 use crate::run::resolve::{self, Answer, Names, Request, ResolveError, Resolver};
 use crate::run::upstream::Live;
+use crate::step::place::Layout;
 use crate::step::rule::Rules;
 use crate::step::{Address, Observe};
 use crate::store::disk::{Access, Store};
@@ -108,6 +112,11 @@ fn lock_at(site: &Site, store: Option<&Store>, name: &str) -> Result<Found, Fail
         bytes,
         archive,
     })
+}
+
+/// The lock alone that `name` stands for.
+pub(super) fn lock_called(site: &Site, store: Option<&Store>, name: &str) -> Result<Lock, Failure> {
+    lock_at(site, store, name).map(|found| found.lock)
 }
 
 /// The lock that an archive carries; `None` if the file is no archive.
@@ -208,12 +217,13 @@ fn from_stream(
     stream: &Stream,
     sequence: u64,
 ) -> Result<Vec<u8>, Failure> {
-    let settings = site.settings.streams.get(stream.as_str());
-    let folder = settings
-        .and_then(|settings| settings.value.lock.as_ref())
-        .and_then(|lock| Path::new(&lock.value).parent().map(Path::to_owned))
-        .unwrap_or_else(|| PathBuf::from("lockfiles"));
-    let path = folder.join(format!("{stream}.chain"));
+    let nothing = Subject {
+        mapping_file: None,
+        config: None,
+        lock: None,
+    };
+    let paths = site.paths_in(&nothing, Some(stream.as_str()));
+    let path = delivery::chain_path(&paths, stream);
     let chain = delivery::chain(&path)?;
     let mut digest = chain.line(sequence).map(|line| line.lock);
     if let (None, Some(store)) = (digest, store) {
@@ -301,7 +311,12 @@ impl Source for Places<'_> {
 fn plan_at(lock: &Lock, places: &Places<'_>) -> Result<(Plan, usize), Failure> {
     let failed =
         |error: crate::plan::graph::PlanError| Failure::of(ui::ERROR, &error, error.hint());
-    let mut plan = Plan::of(resolve::roots(lock)).map_err(failed)?;
+    let built = match places.store {
+        Some(store) => built::remembered(lock, store)
+            .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?,
+        None => Vec::new(),
+    };
+    let mut plan = Plan::of(resolve::roots(lock, &built)).map_err(failed)?;
     let mut absent = BTreeSet::new();
     loop {
         let unread: Vec<Blob> = plan
@@ -748,7 +763,7 @@ pub(super) fn asked_at(
 /// Where blocks are asked for, by their text, if the config is at hand and can be read.
 fn positions(site: &Site, paths: &Paths, lock: &Lock) -> BTreeMap<String, String> {
     site.quietly(|site| {
-        let set = site.config(&paths.config).ok()?;
+        let set = site.config(paths).ok()?;
         let rules = site.rules().ok()?;
         let request = site.request(&set, &paths.config, &rules).ok()?;
         Some(
@@ -767,11 +782,13 @@ pub(super) fn audit(
     arguments: &AuditArguments,
     stop: &AtomicBool,
 ) -> Result<u8, Failure> {
-    let paths = site.paths(&Subject {
+    let subject = Subject {
+        mapping_file: None,
         config: arguments.config.clone(),
         lock: None,
-    });
-    let stream = site.stream(arguments.stream.as_deref(), &paths.stem)?;
+    };
+    let paths = site.paths_in(&subject, arguments.stream.as_deref());
+    let stream = site.stream(&paths)?;
     let store = site.store(Access::ReadOnly)?;
     let lock_bytes = match &arguments.lock {
         // Bytes as they are: an auditor wants to be told what is wrong with them.
@@ -805,7 +822,7 @@ pub(super) fn audit(
     let asks = |lock: &Lock, rules: &Rules| -> audit::Wanted {
         let understood = |failure: Failure| failure.text;
         site.quietly(|site| {
-            let set = site.config(&paths.config).map_err(understood)?;
+            let set = site.config(&paths).map_err(understood)?;
             let request = site
                 .request(&set, &paths.config, rules)
                 .map_err(understood)?;
@@ -824,9 +841,16 @@ pub(super) fn audit(
     let place = arguments
         .registry
         .as_deref()
-        .map(destination::destination)
+        .map(|registry| site.destination(registry))
         .transpose()?;
-    let shape = destination::flags(arguments.layout.as_deref(), arguments.max_nested_paths);
+    let shape = place.as_ref().map_or_else(Layout::default, |place| {
+        destination::flags(
+            site,
+            place,
+            arguments.layout.as_deref(),
+            arguments.max_nested_paths,
+        )
+    });
     let target = match &place {
         Some(place) => Some(RegistryTarget::new(site.client()?, place.registry.clone())),
         None => None,
@@ -860,6 +884,7 @@ pub(super) fn audit(
     progress.finish();
     let report = report.map_err(|error| match &error {
         AuditError::Stopped => Failure::of(ui::INCOMPLETE, &error, None),
+        AuditError::Work(_) => Failure::of(ui::ERROR, &error, None),
         AuditError::Store(source) => Failure::of(ui::ERROR, &error, source.hint()),
     })?;
     // What is not sound is no bill of anything; its findings are said below.
@@ -919,6 +944,15 @@ pub(super) fn audit(
                     key.public().id()
                 ));
             }
+        }
+        if arguments.helm {
+            let lock = text::parse(&String::from_utf8_lossy(&lock_bytes), "the lock")
+                .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+            // What another program makes of a chart is no part of the report, which is equal everywhere.
+            return charts::compare(&lock, &store, &|line| match arguments.format {
+                AuditFormat::Text => say(line),
+                _ => remark(line),
+            });
         }
         return Ok(ui::DONE);
     }
@@ -1065,7 +1099,7 @@ pub(super) fn enforce_growth(
     if policy.max_growth.is_none() {
         return Ok(());
     }
-    let stream = site.stream(None, &paths.stem)?;
+    let stream = site.stream(paths)?;
     let chain = delivery::chain(&delivery::chain_path(paths, &stream))?;
     let (base, since) = match (chain.last(), previous) {
         (Some(line), previous) => {
@@ -1082,7 +1116,7 @@ pub(super) fn enforce_growth(
     };
     let closure = |lock: &Lock| -> Result<BTreeSet<Blob>, Failure> {
         let plan = if online {
-            fetch(site, lock, store, Extent::Manifests, stop)?.0
+            fetch(site, lock, None, store, Extent::Manifests, stop)?.plan
         } else {
             let places = Places {
                 store: Some(store),
@@ -1126,7 +1160,7 @@ pub(super) fn since(
     let name = match &arguments.since {
         Some(name) => name.clone(),
         None if is_page => {
-            let stream = site.stream(arguments.stream.as_deref(), &paths.stem)?;
+            let stream = site.stream(paths)?;
             let chain = delivery::chain(&delivery::chain_path(paths, &stream))?;
             let Some(line) = chain.last() else {
                 return Ok(None);
@@ -1162,7 +1196,7 @@ pub(super) fn since(
             )
             .hint("run it without --offline, which fetches them"));
         }
-        plan = fetch(site, &found.lock, store, Extent::Manifests, stop)?.0;
+        plan = fetch(site, &found.lock, None, store, Extent::Manifests, stop)?.plan;
     }
     let closure = plan
         .closure()
@@ -1255,6 +1289,68 @@ impl Names for Watched<'_> {
     fn referrers(&self, repository: &Repository, digest: &Digest) -> io::Result<Vec<Digest>> {
         self.seen(self.names.referrers(repository, digest))
     }
+
+    fn tags(&self, repository: &Repository) -> io::Result<Option<Vec<Tag>>> {
+        self.seen(self.names.tags(repository))
+    }
+}
+
+/// `imgbuild lock --check --deep`: every list must follow from the bytes that are pinned.
+pub(super) fn deep(
+    site: &Site,
+    paths: &Paths,
+    set: &ImageSet,
+    stop: &AtomicBool,
+) -> Result<(), Failure> {
+    let (lock, _) = site.lock(&paths.lock)?;
+    let store = site.store(Access::Shared)?;
+    let rules = site.rules_of(&lock, Some(&store))?;
+    let request = site.quietly(|site| site.request(set, &paths.config, &rules))?;
+    let live = site.upstream()?;
+    let progress = Progress::new(
+        site.common.quiet,
+        site.common.verbose > 0,
+        site.common.events.as_deref(),
+    )?;
+    let observer = |event| progress.observe(event);
+    observer(Event::Phase { phase: "lock" });
+    let complaints = resolve::recheck(
+        &request,
+        &lock,
+        &Resolver {
+            rules: &rules,
+            names: None,
+            upstream: &live,
+            store: &store,
+            limits: site.limits(),
+            observer: &observer,
+            stop,
+            services: site.services()?,
+            evidence: &|_, _| (),
+            within: None,
+        },
+    );
+    progress.finish();
+    let path = paths.lock.display();
+    let complaints = complaints.map_err(|error| resolve_failure(&error))?;
+    if complaints.is_empty() {
+        if !site.common.quiet {
+            say(format!(
+                "{path}: every list follows from what is pinned ({}, {})",
+                count(lock.releases.len(), "release"),
+                count(lock.charts.len(), "chart")
+            ));
+        }
+        return Ok(());
+    }
+    Err(Failure::new(
+        ui::STALE,
+        format!(
+            "{path} lists other images than what it pins needs:\n  {}",
+            complaints.join("\n  ")
+        ),
+    )
+    .hint("the lock was edited, or made by another version of a rule; `imgbuild lock --update` makes the lists again"))
 }
 
 /// `imgbuild lock --check --upstream`: what another `lock --update` would change. Nothing is written.
@@ -1302,6 +1398,7 @@ pub(super) fn drift(
     let resolver = Resolver {
         rules: &rules,
         names: Some(&names),
+        within: None,
         upstream: &live,
         store: &depot,
         limits: site.limits(),
@@ -1360,6 +1457,9 @@ pub(super) fn drift(
         Err(error) => Err(resolve_failure(&error)),
     }
 }
+
+/// Largest list of tags that is read again.
+const TAGS_LIMIT: u64 = 64 << 20;
 
 /// Names as an evidence log has them: the last answer to a question counts.
 pub(super) struct Replay<'a> {
@@ -1500,6 +1600,34 @@ impl Names for Replay<'_> {
             Some(bytes) if Digest::of(&bytes) == digest => Ok(Some(bytes)),
             _ => Err(io::Error::other(format!(
                 "{address} is no longer {digest}, which is not in the store"
+            ))),
+        }
+    }
+
+    fn tags(&self, repository: &Repository) -> io::Result<Option<Vec<Tag>>> {
+        let question = Observe::Tags(repository.clone()).to_string();
+        let Some(digest) = self.answers.get(&question) else {
+            return Err(io::Error::other(Unheard {
+                path: self.path.clone(),
+            }));
+        };
+        let Some(digest) = *digest else {
+            return Ok(None);
+        };
+        if let Some(size) = self.store.size_of(&digest).map_err(io::Error::from)? {
+            let bytes =
+                read(self.store, &Blob { digest, size }, TAGS_LIMIT).map_err(io::Error::other)?;
+            let tags = String::from_utf8_lossy(&bytes)
+                .lines()
+                .map(str::parse)
+                .collect::<Result<Vec<Tag>, _>>()
+                .map_err(io::Error::other)?;
+            return Ok(Some(tags));
+        }
+        match self.live.tags(repository)? {
+            Some(tags) if Digest::of(tag_list(&tags).as_bytes()) == digest => Ok(Some(tags)),
+            _ => Err(io::Error::other(format!(
+                "{question} are no longer {digest}, which is not in the store"
             ))),
         }
     }

@@ -20,6 +20,7 @@ use crate::hint::Hint;
 use crate::plan::key::BlockKey;
 use crate::plan::lock::{Lock, Want};
 use crate::plan::text;
+use crate::reference::ReferenceError;
 use crate::registry::client::Client;
 use crate::registry::cosign::Key;
 use crate::registry::policy::{
@@ -31,8 +32,8 @@ use crate::run::resolve::release::Services;
 use crate::run::resolve::signed::{Demand, Form, Policy};
 use crate::run::resolve::{Asked, Request, rules_of};
 use crate::run::upstream::{Live, Places};
-use crate::step::place::Layout;
-use crate::step::rule::{EMBEDDED, Rules};
+use crate::step::place::{Destination, Layout};
+use crate::step::rule::{EMBEDDED, Rule, Rules};
 use crate::store::disk::{Access, Store};
 use crate::store::{Blob, StoreError};
 
@@ -66,9 +67,16 @@ pub(super) struct Site {
 /// The files that a command is about.
 pub(super) struct Paths {
     pub(super) config: PathBuf,
+    /// Whether the config is a list of images.
+    pub(super) is_mapping: bool,
     pub(super) lock: PathBuf,
     pub(super) stem: String,
+    /// The stream that they are of, if one was named or the settings say so.
+    pub(super) stream: Option<String>,
 }
+
+/// How many of the last archives of a stream garbage collection spares, where the settings do not say.
+const KEPT_ARCHIVES: u64 = 3;
 
 impl Site {
     /// Reads the settings file.
@@ -116,44 +124,81 @@ impl Site {
 
     /// The files of a command.
     pub(super) fn paths(&self, subject: &Subject) -> Paths {
-        let config = subject
-            .config
-            .clone()
+        self.paths_in(subject, None)
+    }
+
+    /// The files of a command on a line of archives: as named, else as `[stream.NAME]` says, else the defaults. A stream
+    /// that is not named is the one whose config is meant.
+    pub(super) fn paths_in(&self, subject: &Subject, named: Option<&str>) -> Paths {
+        let folder = self.settings_folder();
+        let streams = &self.settings.streams;
+        let config_of = |name: &str| {
+            let config = streams.get(name)?.value.config.as_ref()?;
+            Some(folder.join(&config.value))
+        };
+        let named_file = subject.mapping_file.as_ref().or(subject.config.as_ref());
+        let asked = named_file
+            .cloned()
             .unwrap_or_else(|| PathBuf::from("imageset.yaml"));
+        let same = |one: &Path| one.components().eq(asked.components());
+        let stream = match named {
+            Some(name) => Some(name),
+            None => streams
+                .keys()
+                .map(String::as_str)
+                .find(|name| config_of(name).is_some_and(|config| same(&config))),
+        };
+        let config = match (named_file, stream.and_then(config_of)) {
+            (None, Some(config)) => config,
+            _ => asked,
+        };
         let stem = config.file_stem().map_or_else(
             || "imageset".to_owned(),
             |stem| stem.to_string_lossy().into_owned(),
         );
+        let lock = stream
+            .and_then(|name| streams.get(name)?.value.lock.as_ref())
+            .map(|lock| folder.join(&lock.value));
         let lock = subject
             .lock
             .clone()
+            .or(lock)
             .unwrap_or_else(|| PathBuf::from("lockfiles").join(format!("{stem}.lock.toml")));
-        Paths { config, lock, stem }
+        Paths {
+            config,
+            is_mapping: subject.mapping_file.is_some(),
+            lock,
+            stem,
+            stream: stream.map(str::to_owned),
+        }
     }
 
-    /// The stream of a command: the one named, else the config's stem in the letters that streams have.
-    pub(super) fn stream(
-        &self,
-        named: Option<&str>,
-        stem: &str,
-    ) -> Result<crate::archive::Stream, Failure> {
-        let text = named.map_or_else(
-            || {
-                let text: String = stem
-                    .to_lowercase()
-                    .chars()
-                    .map(|letter| {
-                        if letter.is_ascii_alphanumeric() {
-                            letter
-                        } else {
-                            '-'
-                        }
-                    })
-                    .collect();
-                text.trim_matches('-').to_owned()
-            },
-            str::to_owned,
-        );
+    /// How many of the last archives of a stream garbage collection spares.
+    pub(super) fn kept_archives(&self, stream: &crate::archive::Stream) -> u64 {
+        self.settings
+            .streams
+            .get(stream.as_str())
+            .and_then(|settings| settings.value.keep.as_ref())
+            .map_or(KEPT_ARCHIVES, |keep| keep.value.max(1))
+    }
+
+    /// The stream of a command: the one that its files are of, else the config's stem in the letters that streams have.
+    pub(super) fn stream(&self, paths: &Paths) -> Result<crate::archive::Stream, Failure> {
+        let text = paths.stream.clone().unwrap_or_else(|| {
+            let text: String = paths
+                .stem
+                .to_lowercase()
+                .chars()
+                .map(|letter| {
+                    if letter.is_ascii_alphanumeric() {
+                        letter
+                    } else {
+                        '-'
+                    }
+                })
+                .collect();
+            text.trim_matches('-').to_owned()
+        });
         text.parse().map_err(|error: crate::archive::ArchiveError| {
             Failure::of(ui::ERROR, &error, error.hint())
         })
@@ -242,10 +287,15 @@ impl Site {
             .collect()
     }
 
+    /// The update service that is asked instead of the vendor's.
+    pub(super) fn graph_override(&self) -> Option<&str> {
+        self.environment.variable("UPDATE_URL_OVERRIDE")
+    }
+
     /// Where release services are, by the variables that oc-mirror reads.
     pub(super) fn services(&self) -> Result<Services, Failure> {
         let mut services = Services::default();
-        if let Some(url) = self.environment.variable("UPDATE_URL_OVERRIDE") {
+        if let Some(url) = self.graph_override() {
             url.clone_into(&mut services.graph);
         }
         if let Some(url) = self.environment.variable("OCP_SIGNATURE_URL") {
@@ -455,7 +505,7 @@ impl Site {
     }
 
     /// The folder that paths in the settings are relative to.
-    fn settings_folder(&self) -> &Path {
+    pub(super) fn settings_folder(&self) -> &Path {
         self.common
             .settings
             .as_deref()
@@ -499,21 +549,25 @@ impl Site {
     }
 
     /// Reads the config.
-    pub(super) fn config(&self, path: &Path) -> Result<ImageSet, Failure> {
+    pub(super) fn config(&self, paths: &Paths) -> Result<ImageSet, Failure> {
+        let path = paths.config.as_path();
         let bytes = fs::read(path).map_err(|error| {
             let failure = cannot("read the config", path, &error);
-            if error.kind() == io::ErrorKind::NotFound {
+            if error.kind() == io::ErrorKind::NotFound && !paths.is_mapping {
                 failure.hint("write one with `imgbuild init`, or name it with -c FILE")
             } else {
                 failure
             }
         })?;
-        let config =
-            config::parse_bytes(&bytes, &path.display().to_string()).map_err(|errors| Failure {
-                code: ui::ERROR,
-                text: errors.render(),
-            })?;
-        match config {
+        let name = path.display().to_string();
+        let refused = |errors: config::ConfigErrors| Failure {
+            code: ui::ERROR,
+            text: errors.render(),
+        };
+        if paths.is_mapping {
+            return config::parse_mapping(&bytes, &name).map_err(refused);
+        }
+        match config::parse_bytes(&bytes, &name).map_err(refused)? {
             Config::ImageSet(set) => Ok(set),
             Config::Delete(_) => Err(Failure::new(
                 ui::ERROR,
@@ -558,7 +612,16 @@ impl Site {
                     .collect();
                 continue;
             }
-            let Some(rule) = rules.serving(&section.name) else {
+            if section.name == "mirror.helm.repositories" {
+                refused.push(set.error(
+                    section.position,
+                    "every chart of a repository, in every version, is more than anybody wants",
+                    Some("list those that you need under charts; `imgbuild list charts URL` shows what there is".to_owned()),
+                ));
+                continue;
+            }
+            let serving: Vec<&Rule> = rules.serving(&section.name).collect();
+            if serving.is_empty() {
                 let served: Vec<&str> = rules
                     .iter()
                     .flat_map(|rule| rule.reads.iter().map(String::as_str))
@@ -570,8 +633,25 @@ impl Site {
                     Some(hint),
                 ));
                 continue;
-            };
-            for row in rows {
+            }
+            let is_chart = section.name.starts_with("mirror.helm.");
+            let mut values = Vec::new();
+            for row in &rows {
+                if !is_chart {
+                    values.push((row, row.value()));
+                    continue;
+                }
+                match super::charts::row(self, row, &mut request.files) {
+                    Ok(value) => values.push((row, value)),
+                    Err(problem) => {
+                        refused.push(set.error(row.position, problem.text, problem.hint));
+                    }
+                }
+            }
+            for (rule, (row, value)) in serving
+                .iter()
+                .flat_map(|rule| values.iter().map(move |row| (rule, row)))
+            {
                 request.asked.push(Asked {
                     rule: rule.name.clone(),
                     at: format!(
@@ -580,8 +660,13 @@ impl Site {
                         row.position.line,
                         row.position.column
                     ),
-                    row: row.value(),
+                    row: value.clone(),
                 });
+            }
+        }
+        if !self.common.quiet {
+            for note in super::charts::unused(self, &request.asked) {
+                ui::remark(note);
             }
         }
         match config::ConfigErrors::of(refused) {
@@ -591,6 +676,46 @@ impl Site {
             }),
             None => Ok(request),
         }
+    }
+
+    /// What the settings say of a destination, by its registry and prefix.
+    fn settings_of(&self, place: &Destination) -> Option<&config::Destination> {
+        self.settings
+            .destinations
+            .values()
+            .map(|settings| &settings.value)
+            .find(|settings| {
+                settings
+                    .registry
+                    .value
+                    .parse::<Destination>()
+                    .is_ok_and(|known| {
+                        (&known.registry, &known.prefix) == (&place.registry, &place.prefix)
+                    })
+            })
+    }
+
+    /// The destination that a text names, with what the settings say of it.
+    pub(super) fn destination(&self, text: &str) -> Result<Destination, Failure> {
+        let mut place: Destination = text.parse().map_err(|error: ReferenceError| {
+            Failure::of(
+                ui::USAGE,
+                &error,
+                Some("a destination is docker://HOST[:PORT][/PREFIX]".to_owned()),
+            )
+        })?;
+        let policy = self
+            .settings_of(&place)
+            .and_then(|settings| settings.source_policy.as_ref());
+        place.asks_source =
+            policy.map(|policy| policy.value == config::SourcePolicy::AllowContactingSource);
+        Ok(place)
+    }
+
+    /// How repositories are named at a destination: by the flags, else by the settings.
+    pub(super) fn shape(&self, shape: &Shape, place: &Destination) -> Layout {
+        let default = self.settings_of(place).map(configured);
+        layout(shape, &default.unwrap_or_default())
     }
 
     /// Reads a lock that must be there.
@@ -635,11 +760,26 @@ pub(super) fn compare(
         .collect()
 }
 
-/// The layout that flags describe.
-pub(super) fn layout(shape: &Shape) -> Layout {
+/// The layout that flags describe, on top of another.
+pub(super) fn layout(shape: &Shape, default: &Layout) -> Layout {
     Layout {
-        name: shape.layout.clone(),
-        max_nested_paths: shape.max_nested_paths,
+        name: shape.layout.clone().unwrap_or_else(|| default.name.clone()),
+        max_nested_paths: shape.max_nested_paths.unwrap_or(default.max_nested_paths),
+    }
+}
+
+/// The layout that the settings give a destination.
+pub(super) fn configured(settings: &config::Destination) -> Layout {
+    let default = Layout::default();
+    let limit = settings.max_nested_paths.as_ref();
+    Layout {
+        name: settings
+            .layout
+            .as_ref()
+            .map_or(default.name, |layout| layout.value.clone()),
+        max_nested_paths: limit.map_or(default.max_nested_paths, |limit| {
+            usize::try_from(limit.value).unwrap_or(usize::MAX)
+        }),
     }
 }
 

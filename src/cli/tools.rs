@@ -19,6 +19,7 @@ use super::ui::{self, Failure, count, remark, say};
 use crate::config::{self, ApiVersion};
 use crate::digest::Digest;
 use crate::plan::text;
+use crate::run::built::remembered;
 use crate::store::disk::{Access, Store};
 use crate::store::read;
 use crate::store::roots::{Kind as RootKind, Root as StoreRoot};
@@ -111,7 +112,10 @@ fn who_needs(store: &Store, lost: &[Digest]) -> Result<Vec<(Digest, Vec<String>)
         let Ok(lock) = text::parse(&String::from_utf8_lossy(&bytes), &name) else {
             continue;
         };
-        let Ok(plan) = plan_of(&lock, store, store) else {
+        let Ok(built) = remembered(&lock, store) else {
+            continue;
+        };
+        let Ok(plan) = plan_of(&lock, &built, store, store) else {
             continue;
         };
         for (digest, names) in &mut owners {

@@ -14,6 +14,7 @@
 mod decode;
 mod diagnostic;
 mod imageset;
+mod mapping;
 mod node;
 mod reader;
 mod rows;
@@ -31,7 +32,7 @@ pub use imageset::{
     ImageSet, LocalChart, Mirror, Operator, OperatorChannel, Package, Pattern, Platform,
     PlatformType, ReleaseChannel, StorageConfig,
 };
-
+pub use mapping::parse_mapping;
 pub use rows::{LISTS, Row, Section};
 pub use settings::{
     CatalogSettings, ChartSettings, Destination, RegistryLimits, SampleSettings, Settings,

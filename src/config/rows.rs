@@ -68,7 +68,7 @@ impl Mirror {
     /// The parts in use, in the order of [`LISTS`], with paths under `stanza` (`mirror` or `delete`).
     ///
     /// `samples` is never among them: nothing serves it, and a note says so. Neither are channels beside a
-    /// `release`, which replaces them.
+    /// `release`, which replaces them, nor `helm.repositories` where each of them lists its charts.
     #[must_use]
     pub fn sections(&self, stanza: &str) -> Vec<Section> {
         [
@@ -82,11 +82,17 @@ impl Mirror {
             "operators",
             "additionalImages",
             "helm.repositories",
+            "helm.repositories.charts",
             "helm.local",
             "blockedImages",
         ])
         .filter_map(|list| {
-            let first = self.rows(list)?.first()?.position;
+            let rows = self.rows(list)?;
+            // A repository with a list of charts is served through that.
+            let first = rows
+                .iter()
+                .find(|row| list != "helm.repositories" || !row.fields.contains_key("charts"))?
+                .position;
             Some(Section {
                 name: format!("{stanza}.{list}"),
                 position: first,
@@ -99,7 +105,8 @@ impl Mirror {
     ///
     /// Beside its own fields a row has what it needs of its parents: `platform.*` the effective
     /// `architectures` and the `platforms`; `operators.packages` the `catalog`;
-    /// `helm.repositories.charts` the `repository` and its `url`. `platform.release`, `platform.graph` and
+    /// `helm.repositories.charts` the `repository` and its `url`. Charts have the `ref` that the lock calls them by:
+    /// `URL#NAME`, `oci://PATH/NAME`, or the path. `platform.release`, `platform.graph` and
     /// `platform.kubeVirtContainer` have one row if they are asked for. Names of images are in full.
     #[must_use]
     pub fn rows(&self, list: &str) -> Option<Vec<Row>> {
@@ -160,6 +167,13 @@ impl Mirror {
                         row.tree()
                             .text("repository", &repository.name)
                             .text("url", &repository.url)
+                            .text(
+                                "ref",
+                                &row.value
+                                    .name
+                                    .clone()
+                                    .map(|name| chart_reference(&repository.url, &name)),
+                            )
                             .row(row.position)
                     })
                 })
@@ -168,7 +182,7 @@ impl Mirror {
                 .helm
                 .local
                 .iter()
-                .map(|row| row.tree().row(row.position))
+                .map(|row| row.tree().text("ref", &row.value.path).row(row.position))
                 .collect(),
             "blockedImages" => self.blocked_images.iter().map(name_row).collect(),
             "samples" => self.samples.iter().map(name_row).collect(),
@@ -200,6 +214,16 @@ impl Mirror {
                     .collect(),
             )
             .list("samples", names(&self.samples))
+    }
+}
+
+/// What the lock calls a chart of a repository.
+fn chart_reference(url: &str, name: &str) -> String {
+    let url = url.trim_end_matches('/');
+    if url.starts_with("oci://") {
+        format!("{url}/{name}")
+    } else {
+        format!("{url}#{name}")
     }
 }
 

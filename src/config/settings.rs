@@ -8,7 +8,7 @@
 //! [registry."quay.io"]     # connections, requests-per-second
 //! [url."https://a/b"]      # location
 //! [catalog."REF"]          # selection
-//! [chart."REF"]            # values, values-files, strict
+//! [chart."REF"]            # values, values-files, kubernetes-version, api-versions, strict; "*" is every chart
 //! [samples]                # configmap
 //! [signatures."SCOPE"]     # policy, keys, referrers
 //! [policy]                 # what `lock` refuses; its keys are the lock's, see Settings::check_policy
@@ -156,6 +156,10 @@ pub struct ChartSettings {
     pub values: Option<At<String>>,
     /// Files of values, weakest first.
     pub values_files: Vec<At<String>>,
+    /// The version of Kubernetes that the chart is rendered for.
+    pub kubernetes_version: Option<At<String>>,
+    /// API versions of the cluster beyond those that every cluster has.
+    pub api_versions: Vec<At<String>>,
     /// Whether an image that cannot be read is an error.
     pub strict: Option<At<bool>>,
 }
@@ -279,6 +283,8 @@ const CHART: Schema = Schema {
     keys: &[
         ("values", Always),
         ("values-files", Always),
+        ("kubernetes-version", Always),
+        ("api-versions", Always),
         ("strict", Always),
     ],
     advice: &[],
@@ -420,6 +426,8 @@ impl Settings {
                 Branch::default()
                     .maybe("values", chart.values.as_ref())
                     .texts("values-files", &chart.values_files)
+                    .maybe("kubernetes-version", chart.kubernetes_version.as_ref())
+                    .texts("api-versions", &chart.api_versions)
                     .truth("strict", chart.strict.as_ref())
             }),
             "samples" => self
@@ -570,6 +578,8 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>, document: &Arc<Documen
             Some(ChartSettings {
                 values: values(reader, row),
                 values_files: reader.texts(row, "values-files"),
+                kubernetes_version: reader.text(row, "kubernetes-version"),
+                api_versions: reader.texts(row, "api-versions"),
                 strict: reader.optional_flag(row, "strict"),
             })
         },

@@ -432,7 +432,8 @@ fn rules_read_lists_by_path_and_fields_by_name() {
         ("mirror.platform.kubeVirtContainer", 7),
         ("mirror.operators", 13),
         ("mirror.additionalImages", 28),
-        ("mirror.helm.repositories", 33),
+        ("mirror.helm.repositories", 37),
+        ("mirror.helm.repositories.charts", 36),
         ("mirror.helm.local", 40),
         ("mirror.blockedImages", 42),
     ]

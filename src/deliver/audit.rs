@@ -35,6 +35,7 @@ use serde::Serialize;
 
 use super::holdings::Holdings;
 use super::prove::{Problem, claims, prove};
+use super::rederive::{Deviation, rederive};
 use crate::archive::chain::{Chain, Line};
 use crate::archive::manifest::Manifest as ArchiveManifest;
 use crate::archive::{Stream, list};
@@ -45,6 +46,7 @@ use crate::plan::graph::{Plan, Root};
 use crate::plan::key::BlockKey;
 use crate::plan::lock::{Lock, Want};
 use crate::plan::text;
+use crate::run::built::{self, Built};
 use crate::run::event::{Event, Observer, one_line};
 use crate::run::resolve::{placements, release, roots, signed};
 use crate::step::place::{Destination, Layout, refuse_collisions};
@@ -235,6 +237,9 @@ pub enum AuditError {
     /// The store cannot be used.
     #[error("the store cannot be audited")]
     Store(#[from] StoreError),
+    /// What was derived or built cannot be made again here.
+    #[error("the work of the lock cannot be done again: {0}")]
+    Work(String),
     /// It was told to stop.
     #[error("stopped before everything was looked at")]
     Stopped,
@@ -350,8 +355,12 @@ pub fn audit(subject: &Subject<'_>) -> Result<Report, AuditError> {
     };
     if let Some(lock) = lock(subject, &mut report) {
         let rules = rules(subject.store, &lock, &mut report)?;
+        let built = match &rules {
+            Some(rules) => built(subject.store, &lock, rules, &mut report),
+            None => Vec::new(),
+        };
         if let Some(rules) = &rules {
-            places(&lock, rules, &mut report);
+            places(&lock, &built, rules, &mut report);
         }
         if let Some(config) = &subject.config {
             answers(&lock, rules.as_ref(), config, &mut report);
@@ -376,9 +385,17 @@ pub fn audit(subject: &Subject<'_>) -> Result<Report, AuditError> {
         if let Some(rules) = &rules {
             signatures(subject.store, &lock, rules, &mut report);
         }
-        closure(subject, &lock, &mut report)?;
+        closure(subject, &lock, &built, &mut report)?;
+        // Work on bytes that are not those of the lock would say nothing.
+        let is_whole = report
+            .findings
+            .iter()
+            .all(|finding| !matches!(finding.kind, Kind::Manifest | Kind::Blob | Kind::Rule));
+        if let (true, Some(rules)) = (is_whole, &rules) {
+            work(subject, &lock, rules, &mut report)?;
+        }
         if let (Some(delivered), Some(rules)) = (&subject.destination, &rules) {
-            destination(subject, delivered, &lock, rules, &mut report)?;
+            destination(subject, delivered, &lock, &built, rules, &mut report)?;
         }
     }
     for path in subject.store.memo().unreadable()? {
@@ -449,6 +466,32 @@ fn rules(store: &Store, lock: &Lock, report: &mut Report) -> Result<Option<Rules
     }
 }
 
+/// Everything that was read out of bytes or built of them, done again: the lists of the lock and the memo.
+fn work(
+    subject: &Subject<'_>,
+    lock: &Lock,
+    rules: &Rules,
+    report: &mut Report,
+) -> Result<(), AuditError> {
+    let deviations = rederive(subject.store, lock, rules, subject.stop)
+        .map_err(|error| AuditError::Work(one_line(&error)))?;
+    if subject.stop.load(Ordering::Relaxed) {
+        return Err(AuditError::Stopped);
+    }
+    for deviation in deviations {
+        match deviation {
+            Deviation::Record { key, what } => report.find(Kind::Memo, key, what),
+            Deviation::List { what } => report.find(Kind::Lock, report.lock, what),
+            Deviation::Work { owner, what } => report.find(
+                Kind::Lock,
+                owner,
+                format!("its list cannot be derived again: {what}"),
+            ),
+        }
+    }
+    Ok(())
+}
+
 /// That signatures are there and hold, wherever the lock demands them, with the keys that it names.
 fn signatures(store: &Store, lock: &Lock, rules: &Rules, report: &mut Report) {
     let file = |digest: &Digest| {
@@ -477,10 +520,36 @@ fn signatures(store: &Store, lock: &Lock, rules: &Rules, report: &mut Report) {
     }
 }
 
+/// What was made of the lock, as the store remembers it.
+fn built(store: &Store, lock: &Lock, rules: &Rules, report: &mut Report) -> Vec<Built> {
+    let known = built::recipes(lock, rules).and_then(|recipes| {
+        let known = built::known(lock, rules, store)?;
+        Ok((recipes, known))
+    });
+    match known {
+        Ok((recipes, known)) => {
+            for recipe in recipes {
+                if !known.iter().any(|built| built.owner == recipe.owner) {
+                    report.find(
+                        Kind::Memo,
+                        recipe.owner.to_string(),
+                        "its image was never built here",
+                    );
+                }
+            }
+            known
+        }
+        Err(error) => {
+            report.find(Kind::Rule, "all", one_line(&error));
+            Vec::new()
+        }
+    }
+}
+
 /// Where every image goes, and that no two share a place.
-fn places(lock: &Lock, rules: &Rules, report: &mut Report) {
+fn places(lock: &Lock, built: &[Built], rules: &Rules, report: &mut Report) {
     let layout = Layout::default();
-    match placements(lock, rules, &layout) {
+    match placements(lock, built, rules, &layout) {
         Ok(placements) => {
             if let Err(error) = refuse_collisions(&placements, "", &layout) {
                 report.find(Kind::Place, "all", one_line(&error));
@@ -564,12 +633,17 @@ fn unreadable(error: &io::Error) -> String {
 }
 
 /// Grows the plan from the store's manifests, then hashes everything it comes to.
-fn closure(subject: &Subject<'_>, lock: &Lock, report: &mut Report) -> Result<(), AuditError> {
+fn closure(
+    subject: &Subject<'_>,
+    lock: &Lock,
+    built: &[Built],
+    report: &mut Report,
+) -> Result<(), AuditError> {
     let store = subject.store;
     // Root by root: one that cannot be understood does not hide the others.
     let mut sound: Vec<Root> = Vec::new();
     let mut sizes: BTreeMap<Digest, u64> = BTreeMap::new();
-    for root in roots(lock) {
+    for root in roots(lock, built) {
         let blob = root.fetch.blob;
         let known = *sizes.entry(blob.digest).or_insert(blob.size);
         if known == blob.size {
@@ -690,10 +764,11 @@ fn destination(
     subject: &Subject<'_>,
     delivered: &Delivered<'_>,
     lock: &Lock,
+    built: &[Built],
     rules: &Rules,
     report: &mut Report,
 ) -> Result<(), AuditError> {
-    let claims = match claims(lock, rules, delivered.place, delivered.layout) {
+    let claims = match claims(lock, built, rules, delivered.place, delivered.layout) {
         Ok(claims) => claims,
         Err(error) => {
             report.find(Kind::Place, "destination", one_line(&error));

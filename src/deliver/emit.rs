@@ -17,6 +17,7 @@ use crate::openshift::signature::SIGNATURE_LIMIT;
 use crate::openshift::signature::store::{MapError, aggregate};
 use crate::plan::lock::Lock;
 use crate::reference::{ImageName, ReferenceError};
+use crate::run::built::Built;
 use crate::run::resolve::placements;
 use crate::step::hole::HoleError;
 use crate::step::place::{Destination, Layout, PlaceError, refuse_collisions};
@@ -65,6 +66,14 @@ pub enum EmitError {
         /// Why.
         source: Box<TransferError>,
     },
+    /// The values of a chart cannot be made, or its file cannot be written.
+    #[error("chart {chart} cannot be told where its images are: {problem}")]
+    Chart {
+        /// The chart.
+        chart: String,
+        /// Why.
+        problem: String,
+    },
     /// Too many signatures for one object.
     #[error("the signatures do not fit")]
     Signatures(#[from] MapError),
@@ -99,7 +108,9 @@ impl Hint for EmitError {
         match self {
             Self::Place(source) => source.hint(),
             Self::Name(source) => source.hint(),
-            Self::Signature { .. } => Some("run `imgbuild build` first".to_owned()),
+            Self::Signature { .. } | Self::Chart { .. } => {
+                Some("run `imgbuild build` first".to_owned())
+            }
             _ => None,
         }
     }
@@ -114,11 +125,12 @@ pub const TABLES: [&str; 3] = ["digest-mirrors", "tag-mirrors", "signatures"];
 /// If an image has no place, or two collide.
 pub fn mirrored(
     lock: &Lock,
+    built: &[Built],
     rules: &Rules,
     destination: &Destination,
     layout: &Layout,
 ) -> Result<Vec<Mirrored>, EmitError> {
-    let placements = placements(lock, rules, layout)?;
+    let placements = placements(lock, built, rules, layout)?;
     refuse_collisions(&placements, &destination.prefix, layout)?;
     let mut images = Vec::new();
     for placement in &placements {
@@ -161,12 +173,13 @@ pub fn mirror_sets(images: &[Mirrored], layout: &Layout, never_source: bool) -> 
 /// If an image has no place there, two collide, a signature is not at hand, or a rule is at fault.
 pub fn documents(
     lock: &Lock,
+    built: &[Built],
     rules: &Rules,
     source: &dyn Source,
     destination: &Destination,
     layout: &Layout,
 ) -> Result<BTreeMap<String, String>, EmitError> {
-    let images = mirrored(lock, rules, destination, layout)?;
+    let images = mirrored(lock, built, rules, destination, layout)?;
     let by_repository = layout.max_nested_paths > 0;
     let mut files: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     let shape = Value::map([("name", layout.name.as_str().into())]);
@@ -174,8 +187,12 @@ pub fn documents(
         for document in &rule.documents {
             let rows = match document.each.as_deref() {
                 None => vec![Value::map([])],
-                Some("digest-mirrors") => mirror_rows(&images, By::Digest, by_repository),
-                Some("tag-mirrors") => mirror_rows(&images, By::Tag, by_repository),
+                Some("digest-mirrors") => {
+                    with_policy(mirror_rows(&images, By::Digest, by_repository), destination)
+                }
+                Some("tag-mirrors") => {
+                    with_policy(mirror_rows(&images, By::Tag, by_repository), destination)
+                }
                 Some("signatures") => signature_rows(lock, source)?,
                 Some(table) => {
                     return Err(EmitError::Table {
@@ -209,23 +226,48 @@ pub fn documents(
             }
         }
     }
-    files
-        .into_iter()
-        .map(|(file, documents)| {
-            let text = if file.strip_suffix(".json").is_some() {
-                json_text(&documents).map_err(|source| EmitError::Json {
-                    file: file.clone(),
-                    source,
-                })?
-            } else {
-                yaml_stream(&documents).map_err(|source| EmitError::Yaml {
-                    file: file.clone(),
-                    source,
-                })?
-            };
-            Ok((file, text))
-        })
-        .collect()
+    let mut texts = if lock.charts.is_empty() {
+        BTreeMap::new()
+    } else {
+        let placements = placements(lock, built, rules, layout)?;
+        super::charts::values(lock, &placements, source, destination, layout)?
+    };
+    for (file, documents) in files {
+        let text = if file.strip_suffix(".json").is_some() {
+            json_text(&documents).map_err(|source| EmitError::Json {
+                file: file.clone(),
+                source,
+            })?
+        } else {
+            yaml_stream(&documents).map_err(|source| EmitError::Yaml {
+                file: file.clone(),
+                source,
+            })?
+        };
+        texts.insert(file, text);
+    }
+    Ok(texts)
+}
+
+/// The rows with a `mirrorSourcePolicy` in each entry, where the destination has one.
+fn with_policy(mut rows: Vec<Value>, destination: &Destination) -> Vec<Value> {
+    let policy = match destination.asks_source {
+        None => return rows,
+        Some(true) => "AllowContactingSource",
+        Some(false) => "NeverContactSource",
+    };
+    for row in &mut rows {
+        let Value::Map(row) = row else { continue };
+        let Some(Value::List(entries)) = row.get_mut("mirrors") else {
+            continue;
+        };
+        for entry in entries {
+            if let Value::Map(entry) = entry {
+                entry.insert("mirrorSourcePolicy".to_owned(), policy.into());
+            }
+        }
+    }
+    rows
 }
 
 /// The one row `{data}` with every signature of a release payload, or none if there are none.
@@ -306,12 +348,6 @@ pub fn write_named_set(
         move |source| EmitError::Write { path, source }
     };
     fs::create_dir_all(folder).map_err(failed(folder))?;
-    let listing = folder.join(listing);
-    let earlier: Vec<String> = match fs::read_to_string(&listing) {
-        Ok(text) => text.lines().map(str::to_owned).collect(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(failed(&listing)(error)),
-    };
     let mut changed = Vec::new();
     for (name, content) in files {
         let path = folder.join(name);
@@ -322,18 +358,43 @@ pub fn write_named_set(
             changed.push(path);
         }
     }
+    let names: Vec<String> = files.keys().cloned().collect();
+    changed.extend(sweep(folder, listing, &names)?);
+    Ok(changed)
+}
+
+/// Removes what an earlier set had, by the list it kept under the file name `listing`, and `names` does not have; keeps
+/// the list of `names`. Answers the paths that are gone.
+///
+/// # Errors
+/// If the folder cannot be read or written.
+pub(super) fn sweep(
+    folder: &Path,
+    listing: &str,
+    names: &[String],
+) -> Result<Vec<PathBuf>, EmitError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| EmitError::Write { path, source }
+    };
+    let listing = folder.join(listing);
+    let earlier: Vec<String> = match fs::read_to_string(&listing) {
+        Ok(text) => text.lines().map(str::to_owned).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(failed(&listing)(error)),
+    };
+    let mut changed = Vec::new();
     for name in earlier {
         // The list is a file that anybody may have edited.
         let is_ours = Path::new(&name)
             .components()
             .all(|part| matches!(part, Component::Normal(part) if !part.as_encoded_bytes().starts_with(b".")));
         let path = folder.join(&name);
-        if is_ours && !files.contains_key(&name) && path.is_file() {
+        if is_ours && !names.contains(&name) && path.is_file() {
             fs::remove_file(&path).map_err(failed(&path))?;
             changed.push(path);
         }
     }
-    let names: Vec<&str> = files.keys().map(String::as_str).collect();
     replace(&listing, (names.join("\n") + "\n").as_bytes()).map_err(failed(&listing))?;
     Ok(changed)
 }
@@ -415,7 +476,15 @@ mod tests {
         let rules = Rules::embedded().unwrap();
         let destination: Destination = "docker://mirror.example.test:5000/ocp".parse().unwrap();
         let store = crate::store::memory::Memory::default();
-        let files = documents(&lock(), &rules, &store, &destination, &Layout::default()).unwrap();
+        let files = documents(
+            &lock(),
+            &[],
+            &rules,
+            &store,
+            &destination,
+            &Layout::default(),
+        )
+        .unwrap();
         assert_eq!(
             files.keys().collect::<Vec<_>>(),
             ["idms-oc-mirror.yaml", "itms-oc-mirror.yaml"],

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use crate::archive::chain::{Chain, Line, LineBase};
-use crate::archive::{ArchiveError, Base, Contents, Layout, Stream, bases};
+use crate::archive::{self, ArchiveError, Base, Contents, Layout, Stream, bases};
 use crate::digest::Digest;
 use crate::hint::Hint;
 use crate::oci::{Descriptor, MANIFEST_LIMIT, OCI_MANIFEST, REF_NAME};
@@ -15,7 +15,9 @@ use crate::plan::graph::{Closure, Plan, PlanError};
 use crate::plan::lock::{Block, Lock, Origin};
 use crate::plan::text::{self, LockError};
 use crate::reference::ImageName;
+use crate::run::built::{BuildError, Built, remembered};
 use crate::run::resolve::roots;
+use crate::step::Kind;
 use crate::step::rule::Rules;
 use crate::store::disk::Store;
 use crate::store::index;
@@ -79,6 +81,9 @@ pub enum ExportError {
     /// The store failed in another way.
     #[error("the store cannot be used")]
     Io(#[from] io::Error),
+    /// What was made of a lock cannot be told.
+    #[error("what was built cannot be told")]
+    Built(#[from] BuildError),
     /// The archive cannot be laid out.
     #[error("the archive cannot be laid out")]
     Archive(#[from] ArchiveError),
@@ -104,6 +109,7 @@ impl Hint for ExportError {
             ),
             Self::Manifests { .. } => Some("run `imgbuild build` first".to_owned()),
             Self::Archive(source) => source.hint(),
+            Self::Built(source) => source.hint(),
             Self::Store(source) => source.hint(),
             Self::Plan(source) => source.hint(),
             Self::Differs { .. } => Some("imgbuild.toml (destinations, rules) or this program differ from what the archive was first made with".to_owned()),
@@ -147,6 +153,8 @@ pub struct Subject<'a> {
     pub lock_bytes: &'a [u8],
     /// The rules it names.
     pub rules: &'a Rules,
+    /// What was made of it.
+    pub built: &'a [Built],
     /// Its plan, wholly read.
     pub plan: &'a Plan,
     /// Resources made early: path and bytes.
@@ -168,12 +176,26 @@ pub struct Prepared {
     pub closure: Vec<Blob>,
 }
 
-/// Makes the plan of a lock, as far as its manifests are in a place.
+/// Makes the plan of a lock and of what was made of it, as far as its manifests are in a place.
 ///
 /// # Errors
 /// If a manifest that is there cannot be used.
-pub fn plan_from(lock: &Lock, source: &dyn Source, sink: &dyn Sink) -> Result<Plan, ExportError> {
-    let mut plan = Plan::of(roots(lock))?;
+pub fn plan_from(
+    lock: &Lock,
+    built: &[Built],
+    source: &dyn Source,
+    sink: &dyn Sink,
+) -> Result<Plan, ExportError> {
+    let mut plan = Plan::of(roots(lock, built))?;
+    grow_from(&mut plan, source, sink)?;
+    Ok(plan)
+}
+
+/// Reads what a plan has not read yet, as far as it is in a place.
+///
+/// # Errors
+/// If a manifest that is there cannot be used.
+pub fn grow_from(plan: &mut Plan, source: &dyn Source, sink: &dyn Sink) -> Result<(), ExportError> {
     let mut absent = BTreeSet::new();
     loop {
         let unread: Vec<_> = plan
@@ -182,7 +204,7 @@ pub fn plan_from(lock: &Lock, source: &dyn Source, sink: &dyn Sink) -> Result<Pl
             .filter(|fetch| !absent.contains(&fetch.blob))
             .collect();
         if unread.is_empty() {
-            return Ok(plan);
+            return Ok(());
         }
         for fetch in unread {
             if sink.holds(&fetch.blob)? {
@@ -231,7 +253,9 @@ fn closure_of_lock(name: &str, bytes: &[u8], store: &Store) -> Result<Vec<Blob>,
         base: name.to_owned(),
         source,
     })?;
-    let closure = plan_from(&lock, store, store)?.closure()?;
+    // What was built is part of it as far as it is known; what is not counts as absent: safe, only larger.
+    let built = remembered(&lock, store)?;
+    let closure = plan_from(&lock, &built, store, store)?.closure()?;
     if !closure.unread.is_empty() {
         return Err(ExportError::BaseManifests {
             base: name.to_owned(),
@@ -413,7 +437,16 @@ fn lay_out(
             .collect(),
         resources: subject.resources,
         index: index::print(&index(subject.lock, subject.plan)).into_bytes(),
-        built: Vec::new(),
+        built: subject
+            .built
+            .iter()
+            .map(|built| archive::manifest::Built {
+                digest: built.blob.digest,
+                reference: built.reference.clone(),
+                size: built.blob.size,
+                step: Kind::PackImage.name().to_owned(),
+            })
+            .collect(),
         closure: all.clone(),
         provides,
     };

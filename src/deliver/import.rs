@@ -27,8 +27,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::export::{ExportError, plan_from};
 use super::head::{self, AdoptedHead, HeadError};
-use super::pass::Pushing;
-use super::push::{Item, PushFailure, Pushed, Registry};
+use super::push::{self, Item, Manner, PushFailure, Pushed, Pushing, Registry};
 use crate::archive::chain::{Chain, Decision, Unrelated, decide};
 use crate::archive::read::Metadata;
 use crate::archive::read::{Blobs, KeptSpan};
@@ -39,9 +38,11 @@ use crate::digest::Digest;
 use crate::hint::Hint;
 use crate::oci::Descriptor;
 use crate::plan::graph::{Plan, PlanError, Root};
-use crate::plan::lock::{Block, Lock};
+use crate::plan::lock::{Block, ChartSource, Lock};
 use crate::plan::text::{self, LockError};
 use crate::reference::{ReferenceError, Tag};
+use crate::registry::client::Try;
+use crate::run::built::{self, BuildError, Built};
 use crate::run::each;
 use crate::run::event::{Event, Observer, advice, joined_advice};
 use crate::run::resolve::release::{Unsigned, verify_pinned};
@@ -111,6 +112,8 @@ pub struct Imported {
     pub lock_digest: Digest,
     /// The lock, to emit resources from.
     pub lock: Lock,
+    /// What was made of it.
+    pub built: Vec<Built>,
     /// The rules it names.
     pub rules: Rules,
     /// Whether it had been adopted before.
@@ -154,6 +157,9 @@ pub enum ImportError {
     /// A file has the name of a part but is none.
     #[error("a file cannot be taken into an archive")]
     Broken(#[source] Box<ArchiveError>),
+    /// What was built does not answer the lock.
+    #[error("what was built does not answer the lock")]
+    Built(#[from] BuildError),
     /// The archive does not prove itself.
     #[error("{stream} seq {sequence} is damaged")]
     Unproven {
@@ -249,6 +255,8 @@ pub enum ImportError {
     Push {
         /// What, and why.
         failures: Vec<PushFailure>,
+        /// Whether blobs are staged there, by this run or an earlier one.
+        is_staged: bool,
     },
     /// The store failed.
     #[error("the store cannot be used")]
@@ -320,6 +328,27 @@ impl ImportError {
     }
 }
 
+impl ImportError {
+    /// Whether something is staged, and running the same import again may complete it. What was refused stays refused
+    /// until somebody changes it, so that is an error.
+    #[must_use]
+    pub fn is_incomplete(&self) -> bool {
+        match self {
+            Self::Stopped => true,
+            Self::Push {
+                failures,
+                is_staged,
+            } => {
+                *is_staged
+                    && failures
+                        .iter()
+                        .all(|failure| !push::is_refusal(&failure.source))
+            }
+            _ => false,
+        }
+    }
+}
+
 impl Hint for ImportError {
     fn hint(&self) -> Option<String> {
         match self {
@@ -337,7 +366,7 @@ impl Hint for ImportError {
                 [advice(source), None],
                 "mend the cause and run the same import again: it sends only what is missing",
             )),
-            Self::Push { failures } => Some(joined_advice(
+            Self::Push { failures, .. } => Some(joined_advice(
                 failures.iter().map(|failure| advice(&failure.source)).chain([None]),
                 "mend the cause and run the same import again: it sends only what is missing",
             )),
@@ -477,7 +506,7 @@ fn write_head(
             let put = || -> io::Result<()> {
                 let repository = registry.repository(&path)?;
                 repository
-                    .send(&empty, &blob, None, &|_| ())
+                    .send(&empty, &blob, Try::Ask(None), &|_| ())
                     .map_err(io::Error::other)?;
                 repository.put_manifest(&artifact, crate::oci::OCI_MANIFEST, Some(&tag))
             };
@@ -579,6 +608,11 @@ fn import_stream(
             adopted,
         });
     };
+    let begun = format!("begun {}", request.site);
+    let is_first = stored.is_none() && records.read(&begun)?.is_none();
+    if is_first {
+        records.write(&begun, b"")?;
+    }
     let mut proof = Proof {
         request,
         archives,
@@ -588,7 +622,14 @@ fn import_stream(
     let mut last = None;
     // The newest whose closure is complete; those between count as passed over.
     for archive in candidates.iter().rev().copied() {
-        match adopt(request, archive, archives, stored.as_ref(), &mut proof)? {
+        match adopt(
+            request,
+            archive,
+            archives,
+            stored.as_ref(),
+            is_first,
+            &mut proof,
+        )? {
             Outcome::Adopted(mut imported) => {
                 imported.passed_over = archives
                     .iter()
@@ -763,13 +804,13 @@ impl Source for GoingBy<'_> {
 const ENOUGH: usize = 10;
 
 /// Brings what goes by into a registry.
-struct ToRegistry<'a> {
-    pushing: &'a Pushing<'a>,
+struct ToRegistry<'a, 'b> {
+    pushing: &'a Pushing<'b>,
     again: &'a dyn Source,
     halt: &'a AtomicBool,
 }
 
-impl Taker for ToRegistry<'_> {
+impl Taker for ToRegistry<'_, '_> {
     fn wants(&self, blob: &Blob) -> bool {
         self.pushing.wants(blob)
     }
@@ -870,6 +911,7 @@ impl Taker for ToStore<'_> {
 struct Prepared {
     lock: Lock,
     rules: Rules,
+    built: Vec<Built>,
     plan: Plan,
     closure: BTreeSet<Blob>,
     images: Vec<Descriptor>,
@@ -897,7 +939,20 @@ fn prepare(
     if !archive.missing().is_empty() {
         keep_metadata(request.store, &metadata)?;
     }
-    let Some(plan) = stage_manifests(request.store, &lock, blobs)? else {
+    let said: Vec<(String, Blob)> = archive
+        .manifest()
+        .built
+        .iter()
+        .map(|built| {
+            let blob = Blob {
+                digest: built.digest,
+                size: built.size,
+            };
+            (built.reference.clone(), blob)
+        })
+        .collect();
+    let built = built::expect(&lock, &rules, &said)?;
+    let Some(plan) = stage_manifests(request.store, &lock, &built, blobs)? else {
         return Ok(None);
     };
     let mut closure: BTreeSet<Blob> = plan.closure()?.sorted().into_iter().collect();
@@ -908,11 +963,13 @@ fn prepare(
             found: closure.len(),
         });
     }
+    built::learn(&lock, &rules, &built, &plan, request.store)?;
     let images = index::parse(&metadata.index)
         .map_err(|text| ImportError::Io(io::Error::new(io::ErrorKind::InvalidData, text)))?;
     Ok(Some(Prepared {
         lock,
         rules,
+        built,
         plan,
         closure,
         images,
@@ -1054,6 +1111,7 @@ fn adopt(
     archive: &Archive,
     at_hand: &[&Archive],
     stored: Option<&AdoptedHead>,
+    is_first: bool,
     proof: &mut Proof<'_>,
 ) -> Result<Outcome, ImportError> {
     let manifest = archive.manifest();
@@ -1089,9 +1147,13 @@ fn adopt(
             destination,
         } => {
             let Prepared {
-                lock, rules, plan, ..
+                lock,
+                rules,
+                built,
+                plan,
+                ..
             } = &prepared;
-            let items = items(lock, rules, plan, destination, &request.layout)?;
+            let items = items(lock, built, rules, plan, destination, &request.layout)?;
             let lenders = match stored {
                 Some(stored) => lenders(request.store, stored.lock, destination, &request.layout)?,
                 None => BTreeMap::new(),
@@ -1101,26 +1163,27 @@ fn adopt(
                 Event::Image { .. } | Event::Failed { .. } => (request.observer)(event),
                 _ => {}
             };
-            let workers = request.workers;
-            let pushing = Pushing::begin(
-                &items,
-                *registry,
-                &lenders,
-                workers,
-                &observer,
-                request.stop,
-            );
+            let pushing = Pushing::begin(push::Request {
+                items: &items,
+                registry: *registry,
+                lenders: &lenders,
+                is_first,
+                manner: Manner::Together,
+                workers: request.workers,
+                observer: &observer,
+                stop: request.stop,
+            });
             let taker = ToRegistry {
                 pushing: &pushing,
                 again: &blobs,
                 halt: &halt,
             };
-            match proof.make(Some(&taker), &halt) {
-                // It gave up by itself; why is among the failures, and nothing becomes visible.
-                Err(ImportError::Stopped) if pushing.failed() > 0 => {}
-                outcome => {
-                    outcome?;
-                    pushing.rest(&blobs);
+            // A registry that lets nobody in is no reason to read an archive.
+            if !pushing.is_over() {
+                match proof.make(Some(&taker), &halt) {
+                    // It gave up by itself; why is among the failures, and nothing becomes visible.
+                    Err(ImportError::Stopped) if pushing.failed() > 0 => {}
+                    outcome => outcome?,
                 }
             }
             Staged::of(pushing.finish(request.store, &blobs))?
@@ -1140,6 +1203,7 @@ fn adopt(
         archive_id: archive.archive_id(),
         lock_digest: manifest.lock.digest,
         lock: prepared.lock,
+        built: prepared.built,
         rules: prepared.rules,
         already: stored.is_some_and(|stored| stored.archive_id == archive.archive_id()),
         passed_over: Vec::new(),
@@ -1176,9 +1240,10 @@ fn read_lock(metadata: &Metadata) -> Result<(Lock, Rules), ImportError> {
 fn stage_manifests(
     store: &Store,
     lock: &Lock,
+    built: &[Built],
     blobs: &dyn Source,
 ) -> Result<Option<Plan>, ImportError> {
-    let mut plan = Plan::of(roots(lock))?;
+    let mut plan = Plan::of(roots(lock, built))?;
     loop {
         let unread = plan.unread();
         if unread.is_empty() {
@@ -1240,11 +1305,22 @@ impl Source for Either<'_> {
 /// Brings what is no part of an image into the store; answers what is nowhere.
 fn stage_files(store: &Store, lock: &Lock, blobs: &dyn Source) -> Result<Vec<Blob>, ImportError> {
     let mut missing = Vec::new();
-    for root in roots(lock) {
+    for root in roots(lock, &[]) {
         if root.fetch.content != Content::Opaque {
             continue;
         }
         match transfer(blobs, store, &root.fetch.blob, &|_| ()) {
+            Ok(_) => {}
+            Err(TransferError::Absent { blob }) => missing.push(blob),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // The files of charts that are images: values for the mirror are made of them.
+    for chart in &lock.charts {
+        let Ok(file) = super::charts::file_of(chart, store) else {
+            continue;
+        };
+        match transfer(blobs, store, &file, &|_| ()) {
             Ok(_) => {}
             Err(TransferError::Absent { blob }) => missing.push(blob),
             Err(error) => return Err(error.into()),
@@ -1272,6 +1348,7 @@ impl Staged {
         if !pushed.failures.is_empty() {
             return Err(ImportError::Push {
                 failures: pushed.failures,
+                is_staged: pushed.sent + pushed.mounted + pushed.present > 0,
             });
         }
         Ok(Self {
@@ -1364,14 +1441,15 @@ fn publish(store: &Store, images: Vec<Descriptor>) -> Result<(), ImportError> {
 /// If one has no place, or two collide there.
 pub fn items(
     lock: &Lock,
+    built: &[Built],
     rules: &Rules,
     plan: &Plan,
     destination: &Destination,
     layout: &Layout,
 ) -> Result<Vec<Item>, ImportError> {
-    let placements = placements(lock, rules, layout)?;
+    let placements = placements(lock, built, rules, layout)?;
     refuse_collisions(&placements, &destination.prefix, layout)?;
-    let needs = needs(lock);
+    let needs = needs(lock, built);
     // The plan may take more of an image than the lock says.
     let planned: BTreeMap<(&str, Digest), &Root> = plan
         .roots()
@@ -1416,13 +1494,23 @@ pub fn items(
     Ok(items)
 }
 
-/// The images that others make no sense without: the components of payloads, and what the packages of catalogs name.
-fn needs(lock: &Lock) -> BTreeMap<Digest, BTreeSet<Digest>> {
+/// The images that others make no sense without: the components of payloads, what the packages of catalogs name, and the
+/// images of charts.
+fn needs(lock: &Lock, built: &[Built]) -> BTreeMap<Digest, BTreeSet<Digest>> {
     let mut needs: BTreeMap<Digest, BTreeSet<Digest>> = BTreeMap::new();
     for block in lock.blocks() {
         let whole = match block {
             Block::Payload(_, payload) => payload.pin.digest,
             Block::Package(catalog, _) => catalog.pin.digest,
+            Block::Chart(chart) => match &chart.source {
+                ChartSource::Image(pin) => pin.digest,
+                ChartSource::File { .. } => {
+                    match built.iter().find(|built| built.owner == block.key()) {
+                        Some(built) => built.blob.digest,
+                        None => continue,
+                    }
+                }
+            },
             _ => continue,
         };
         let parts = block.pins().into_iter().map(|(_, pin)| pin.digest);
@@ -1481,8 +1569,9 @@ pub fn lenders(
         return Ok(lenders);
     };
     let rules = Rules::with(texts)?;
-    let plan = plan_from(&lock, store, store)?;
-    for item in items(&lock, &rules, &plan, destination, layout)? {
+    let built = built::known(&lock, &rules, store)?;
+    let plan = plan_from(&lock, &built, store, store)?;
+    for item in items(&lock, &built, &rules, &plan, destination, layout)? {
         for (_, manifest) in &item.manifests {
             if let crate::oci::Manifest::Image(image) = manifest {
                 for blob in image.blobs() {
@@ -1567,4 +1656,38 @@ pub fn what_to_bring(
         let _ = write!(text, "\n  or one archive made with:  {command}");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_import_is_incomplete_only_if_something_is_staged_and_nothing_was_refused() {
+        let failure = |kind: io::ErrorKind| PushFailure {
+            what: "sha256:1".to_owned(),
+            repository: "a/b".to_owned(),
+            source: kind.into(),
+        };
+        let broken = io::ErrorKind::ConnectionReset;
+        let denied = io::ErrorKind::PermissionDenied;
+        for (is_staged, kinds, expected) in [
+            (true, vec![broken], true),
+            (true, vec![broken, denied], false),
+            (false, vec![broken], false),
+            (false, vec![denied], false),
+        ] {
+            let error = ImportError::Push {
+                failures: kinds.iter().copied().map(failure).collect(),
+                is_staged,
+            };
+            assert_eq!(
+                error.is_incomplete(),
+                expected,
+                "staged: {is_staged}, then {kinds:?}"
+            );
+        }
+        assert!(ImportError::Stopped.is_incomplete(), "it can go on");
+        assert!(!ImportError::Empty.is_incomplete(), "nothing is there");
+    }
 }

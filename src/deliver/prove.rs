@@ -17,6 +17,7 @@ use crate::digest::Digest;
 use crate::oci::{Manifest, PlatformName};
 use crate::plan::lock::{Block, Lock};
 use crate::reference::{ImageName, Tag};
+use crate::run::built::Built;
 use crate::run::each;
 use crate::run::event::{Event, Observer, one_line};
 use crate::run::resolve::placements;
@@ -51,11 +52,12 @@ type Asked<'a> = (Option<ImageName>, &'a [PlatformName]);
 /// If one has no place there, or two collide.
 pub fn claims(
     lock: &Lock,
+    built: &[Built],
     rules: &Rules,
     destination: &Destination,
     layout: &Layout,
 ) -> Result<Vec<Claim>, PlaceError> {
-    let placements = placements(lock, rules, layout)?;
+    let placements = placements(lock, built, rules, layout)?;
     refuse_collisions(&placements, &destination.prefix, layout)?;
     let mut pins: BTreeMap<Digest, Vec<Asked<'_>>> = BTreeMap::new();
     for block in lock.blocks() {

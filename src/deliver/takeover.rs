@@ -470,7 +470,7 @@ impl Reader<'_> {
                 images: vec![image.clone()],
                 ..Lock::default()
             };
-            let closure = plan_from(&alone, self.store, self.store)?
+            let closure = plan_from(&alone, &[], self.store, self.store)?
                 .closure()
                 .map_err(ExportError::from)?;
             if let Some(unread) = closure.unread.first() {

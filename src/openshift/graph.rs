@@ -652,23 +652,25 @@ impl Graph {
     /// as an update service drops it.
     #[must_use]
     pub fn channel(&self, name: &str, architecture: &str) -> Self {
+        self.retain(|release| {
+            data::architecture(release).is_none_or(|own| own == architecture)
+                && release.channels().any(|channel| channel == name)
+        })
+        .without_architectures()
+    }
+
+    /// The part of the graph that has only the releases which `keep` says, and the edges between them.
+    #[must_use]
+    pub fn retain(&self, keep: impl Fn(&Release) -> bool) -> Self {
         let kept: Vec<usize> = (0..self.releases.len())
-            .filter(|index| {
-                let release = &self.releases[*index];
-                data::architecture(release).is_none_or(|own| own == architecture)
-                    && release.channels().any(|channel| channel == name)
-            })
+            .filter(|index| keep(&self.releases[*index]))
             .collect();
         let place = |index: usize| kept.binary_search(&index).ok();
         let edge = |edge: (usize, usize)| Some((place(edge.0)?, place(edge.1)?));
         Self {
             releases: kept
                 .iter()
-                .map(|index| {
-                    let mut release = self.releases[*index].clone();
-                    release.version = release.version.without_build();
-                    release
-                })
+                .map(|index| self.releases[*index].clone())
                 .collect(),
             edges: self.edges.iter().filter_map(|one| edge(*one)).collect(),
             conditional: self
@@ -677,6 +679,15 @@ impl Graph {
                 .filter_map(|(one, risks)| Some((edge(*one)?, risks.clone())))
                 .collect(),
         }
+    }
+
+    /// The same graph with the build metadata dropped from its versions, as an update service drops it.
+    #[must_use]
+    pub fn without_architectures(mut self) -> Self {
+        for release in &mut self.releases {
+            release.version.build.clear();
+        }
+        self
     }
 }
 

@@ -228,14 +228,25 @@ fn any_chart() -> impl Strategy<Value = Chart> {
         (option::of(any_name()), any_blob())
             .prop_map(|(url, file)| ChartSource::File { url, file }),
     ];
-    (any_name(), want_with("version"), source, any_images()).prop_map(
-        |(reference, want, source, images)| Chart {
-            reference,
-            want,
-            source,
-            images,
-        },
+    let known = option::of((any_name(), any_name()));
+    (
+        any_name(),
+        want_with("version"),
+        known,
+        source,
+        any_images(),
     )
+        .prop_map(|(reference, want, known, source, images)| {
+            let (name, version) = known.unzip();
+            Chart {
+                reference,
+                want,
+                name,
+                version,
+                source,
+                images,
+            }
+        })
 }
 
 /// A whole lock, in no particular order, with comments above some blocks.

@@ -143,11 +143,20 @@ impl Plan {
     /// If two roots declare different sizes for one digest.
     pub fn of(roots: Vec<Root>) -> Result<Self, PlanError> {
         let mut plan = Self::default();
-        for root in &roots {
-            plan.node(root.fetch.clone())?;
-        }
-        plan.roots = roots;
+        plan.add(roots)?;
         Ok(plan)
+    }
+
+    /// Adds roots; their manifests are still to be read.
+    ///
+    /// # Errors
+    /// If one declares another size for a digest than is known.
+    pub fn add(&mut self, roots: Vec<Root>) -> Result<(), PlanError> {
+        for root in &roots {
+            self.node(root.fetch.clone())?;
+        }
+        self.roots.extend(roots);
+        Ok(())
     }
 
     /// The roots, in lock order.

@@ -439,6 +439,10 @@ pub struct Chart {
     pub reference: String,
     /// The request.
     pub want: Want,
+    /// What the chart calls itself; absent in locks that were written before it was recorded.
+    pub name: Option<String>,
+    /// Its version, which the request may give as a range or not at all.
+    pub version: Option<String>,
     /// The chart itself.
     pub source: ChartSource,
     /// The images it needs.

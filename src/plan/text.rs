@@ -249,6 +249,12 @@ pub(super) fn parts(lock: &Lock) -> Vec<Part> {
             Block::Chart(chart) => {
                 fields.text("ref", &chart.reference);
                 fields.want(&chart.want);
+                if let Some(name) = &chart.name {
+                    fields.text("name", name);
+                }
+                if let Some(version) = &chart.version {
+                    fields.text("version", version);
+                }
                 match &chart.source {
                     ChartSource::File { url, file } => {
                         if let Some(url) = url {
@@ -1063,6 +1069,9 @@ impl<'t> Reader<'t> {
             let chart = Chart {
                 reference: table.filled("ref")?,
                 want: table.want()?,
+                name: table.optional("name", |reader, node| reader.filled(node, "name"))?,
+                version: table
+                    .optional("version", |reader, node| reader.filled(node, "version"))?,
                 source: self.chart_source(&mut table)?,
                 images: table.images()?,
             };
@@ -1070,6 +1079,8 @@ impl<'t> Reader<'t> {
             table.finish(&[
                 "ref",
                 "want",
+                "name",
+                "version",
                 "url",
                 "file",
                 "image",

@@ -1,7 +1,10 @@
 //! Running a plan: resolving what is unanswered, realising what is not here, and telling how it goes.
 
+pub mod built;
 pub mod event;
+pub mod extract;
 pub mod member;
+pub mod pack;
 pub mod realise;
 pub mod resolve;
 pub mod upstream;

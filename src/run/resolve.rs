@@ -13,11 +13,13 @@
 //! [`Names`] is the capability to observe. Nothing else in the library can ask a mutable name, and only [`lock`] takes
 //! one.
 
+pub mod chart;
 pub mod file;
 pub mod image;
 pub mod means;
 pub mod release;
 pub mod signed;
+pub mod within;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -25,6 +27,7 @@ use std::sync::atomic::AtomicBool;
 
 use regex::Regex;
 
+use super::built::Built;
 use super::event::{Observer, joined_advice};
 use super::realise::{Depot, Extent, Limits, Report, Upstream, realise};
 use crate::canon::Value;
@@ -36,7 +39,7 @@ use crate::plan::key::{BlockKey, ReleaseName, Role};
 use crate::plan::lock::{
     Block as LockBlock, Blocked, Lock, NewBlock, Origin as PinOrigin, Pin, Skip, Want,
 };
-use crate::reference::{ImageName, Reference, ReferenceError, Repository};
+use crate::reference::{ImageName, Reference, ReferenceError, Repository, Tag};
 use crate::step::hole::{HoleError, look_up};
 use crate::step::place::{Layout, PlaceError, Placement, Subject, place, refuse_collisions};
 use crate::step::rule::{Block, BlockKind, Rule, Rules};
@@ -44,6 +47,7 @@ use crate::step::{Address, Content, Fetch, Kind, Origin};
 use crate::store::Blob;
 use means::{Exclusions, Means, Problem, origin_of};
 use release::Services;
+use within::Vetted;
 
 /// Blocks that are answered at once; each may ask for many things at once.
 const BLOCKS_AT_ONCE: usize = 4;
@@ -68,6 +72,16 @@ pub trait Names: Sync {
     /// If nobody could be asked.
     fn referrers(&self, _repository: &Repository, _digest: &Digest) -> io::Result<Vec<Digest>> {
         Ok(Vec::new())
+    }
+
+    /// The tags that a repository has now, sorted; `None` if there is no such repository.
+    ///
+    /// # Errors
+    /// If nobody could be asked; always, where nobody here can tell.
+    fn tags(&self, repository: &Repository) -> io::Result<Option<Vec<Tag>>> {
+        Err(io::Error::other(format!(
+            "nobody here can list the tags of {repository}"
+        )))
     }
 }
 
@@ -291,6 +305,8 @@ pub struct Resolver<'a> {
     pub rules: &'a Rules,
     /// Who answers names; `None` offline.
     pub names: Option<&'a dyn Names>,
+    /// The lock that alone answers names, if one does; [`Resolver::names`] is then asked for update graphs at most.
+    pub within: Option<&'a Vetted<'a>>,
     /// Where manifests are fetched.
     pub upstream: &'a dyn Upstream,
     /// Where they are kept.
@@ -312,10 +328,12 @@ pub struct Resolver<'a> {
 pub struct Locked {
     /// The lock, in canonical order.
     pub lock: Lock,
-    /// How many pins were kept.
-    pub kept: usize,
-    /// How many were made.
-    pub made: usize,
+    /// How many pins are the same as before, whether or not they were asked for again.
+    pub same: usize,
+    /// How many stand where another stood.
+    pub moved: usize,
+    /// How many are new.
+    pub new: usize,
     /// Remarks that do not stop anything.
     pub notes: Vec<String>,
 }
@@ -378,12 +396,14 @@ fn expected_by(
         .iter()
         .rev()
         .flat_map(|expected| {
-            let keys = match expected.want.get("keys") {
-                Some(Value::List(keys)) => keys.as_slice(),
+            let listed = ["keys", "values"].map(|name| match expected.want.get(name) {
+                Some(Value::List(files)) => files.as_slice(),
                 _ => &[],
-            };
-            keys.iter()
-                .filter_map(|key| match key {
+            });
+            listed
+                .into_iter()
+                .flatten()
+                .filter_map(|file| match file {
                     Value::Text(text) => text.parse().ok(),
                     _ => None,
                 })
@@ -623,6 +643,23 @@ fn expect_one(
             },
             arch: fill(block.arch.as_ref())?.unwrap_or_default(),
         },
+        BlockKind::Chart => {
+            let names = match want.get("platforms") {
+                Some(_) => texts(Some(&want_value(&want)), "platforms"),
+                None => Vec::new(),
+            };
+            platforms = image::platforms(&names).map_err(|source| ResolveError::Platform {
+                at: asked.at.clone(),
+                source,
+            })?;
+            BlockKey::Chart {
+                reference: reference.unwrap_or_default(),
+                version: want.text("version").map(str::to_owned),
+            }
+        }
+        BlockKind::File => BlockKey::File {
+            reference: reference.unwrap_or_default(),
+        },
         BlockKind::Image => {
             let question = rule
                 .steps
@@ -681,6 +718,13 @@ fn texts(with: Option<&Value>, name: &str) -> Vec<String> {
 
 /// Answers one block by the module of its kind.
 fn answer(expected: &Expected, rules: &Rules, means: &Means<'_>) -> Result<Found, Vec<Problem>> {
+    // What another lock has for the very same request is the answer; there is nothing that it could be made of anew.
+    if let Some(block) = within::taken_over(expected, means) {
+        return Ok(Found {
+            block,
+            notes: Vec::new(),
+        });
+    }
     let rule = || {
         rules.get(&expected.rule).ok_or_else(|| {
             vec![Problem::new(format!(
@@ -692,6 +736,7 @@ fn answer(expected: &Expected, rules: &Rules, means: &Means<'_>) -> Result<Found
     match &expected.key {
         BlockKey::Image { .. } => image::answer(expected, means),
         BlockKey::Release { .. } => release::answer(expected, rule()?, means),
+        BlockKey::Chart { .. } => chart::answer(expected, rule()?, means),
         BlockKey::File { .. } => file::answer(expected, means),
         other => Err(vec![Problem::new(format!(
             "nothing here can answer {other}"
@@ -699,9 +744,9 @@ fn answer(expected: &Expected, rules: &Rules, means: &Means<'_>) -> Result<Found
     }
 }
 
-/// Whether answering a block asks a mutable name; what is at hand can be had offline.
-const fn asks(key: &BlockKey) -> bool {
-    !matches!(key, BlockKey::File { .. })
+/// Whether answering a block asks a mutable name; a file that is at hand can be had offline.
+fn asks(expected: &Expected) -> bool {
+    !matches!(expected.key, BlockKey::File { .. }) || expected.want.get("sha256").is_none()
 }
 
 /// What a block asks, for people.
@@ -747,17 +792,18 @@ pub fn lock(
     // What is known already.
     let mut open: Vec<usize> = Vec::new();
     let mut again: Vec<usize> = Vec::new();
-    let mut kept = 0;
     for (index, expected) in wanted.iter().enumerate() {
         let known = previous
             .and_then(|lock| lock.find(&expected.key))
             .filter(|block| block.want() == Some(&expected.want));
         match known {
-            Some(block) if !renew(&expected.key) => {
+            Some(block)
+                if !renew(&expected.key)
+                    && resolver.within.is_none_or(|vetted| vetted.admits(&block)) =>
+            {
                 if is_composed(&expected.key) && excludes_anew {
                     again.push(index);
                 } else {
-                    kept += block.pins().len();
                     put(&mut lock, block);
                 }
             }
@@ -768,11 +814,7 @@ pub fn lock(
     let mut risks: BTreeSet<String> = request.risks.iter().cloned().collect();
     risks.extend(previous.map(release::accepted).unwrap_or_default());
     let risks: Vec<String> = risks.into_iter().collect();
-    let files: BTreeMap<Digest, (String, Vec<u8>)> = request
-        .files
-        .iter()
-        .map(|(name, bytes)| (Digest::of(bytes), (name.clone(), bytes.clone())))
-        .collect();
+    let files = by_digest(request);
     let means = Means::new(resolver, &exclusions, &files, &risks);
     let asked: Vec<(usize, bool)> = open
         .iter()
@@ -786,6 +828,9 @@ pub fn lock(
         match (is_known, known, resolver.rules.get(&expected.rule)) {
             (true, Some(LockBlock::Release(release)), Some(rule)) => {
                 release::refresh(release, expected, rule, &means)
+            }
+            (true, Some(LockBlock::Chart(chart)), Some(rule)) => {
+                chart::refresh(chart, expected, rule, &means)
             }
             _ => answer(expected, resolver.rules, &means),
         }
@@ -815,7 +860,6 @@ pub fn lock(
     if !problems.is_empty() {
         return Err(ResolveError::Unanswered { problems });
     }
-    let made = answered.owners().map(|(_, pins)| pins.len()).sum();
     complete(&answered, &wanted, resolver)?;
     for risk in &request.risks {
         let used = lock
@@ -851,31 +895,145 @@ pub fn lock(
     record_rules(request, resolver.rules, &mut lock);
     lock.sort();
     let placements =
-        placements(&lock, resolver.rules, &Layout::default()).map_err(ResolveError::Place)?;
+        placements(&lock, &[], resolver.rules, &Layout::default()).map_err(ResolveError::Place)?;
     refuse_collisions(&placements, "", &Layout::default()).map_err(ResolveError::Place)?;
+    let [same, moved, new] = compared(previous, &lock);
     Ok(Locked {
         lock,
-        kept,
-        made,
+        same,
+        moved,
+        new,
         notes,
     })
 }
 
+/// How many pins of a lock an earlier one has in the same block, how many stand where it has another, and how many are
+/// new.
+fn compared(previous: Option<&Lock>, lock: &Lock) -> [usize; 3] {
+    let mut counts = [0; 3];
+    for (key, pins) in lock.owners() {
+        let before = previous
+            .and_then(|lock| lock.find(&key))
+            .map(|block| block.pins())
+            .unwrap_or_default();
+        let now: BTreeSet<Digest> = pins.iter().map(|(_, pin)| pin.digest).collect();
+        for (role, pin) in &pins {
+            let at = if before.iter().any(|(_, old)| old.digest == pin.digest) {
+                0
+            } else if before.iter().any(|(was, old)| {
+                was.kind() == role.kind()
+                    && was.name() == role.name()
+                    && old.origin == pin.origin
+                    && !now.contains(&old.digest)
+            }) {
+                1
+            } else {
+                2
+            };
+            counts[at] += 1;
+        }
+    }
+    counts
+}
+
+/// Derives the lists of a lock (components of payloads, images of charts) again from the bytes that it pins, and says
+/// what differs, in lock order. No mutable name is asked; what is not in the store is fetched by its digest.
+///
+/// # Errors
+/// If something that is pinned cannot be had or read.
+pub fn recheck(
+    request: &Request,
+    lock: &Lock,
+    resolver: &Resolver<'_>,
+) -> Result<Vec<String>, ResolveError> {
+    let exclusions = exclusions(request, &lock.skips)?;
+    let files = by_digest(request);
+    let means = Means::new(resolver, &exclusions, &files, &request.risks);
+    let blocks: Vec<LockBlock<'_>> = lock
+        .releases
+        .iter()
+        .map(LockBlock::Release)
+        .chain(lock.charts.iter().map(LockBlock::Chart))
+        .collect();
+    let results = super::gather(blocks.len(), BLOCKS_AT_ONCE, resolver.stop, |index| {
+        let block = &blocks[index];
+        let key = block.key();
+        let one = |problem: Problem| vec![problem];
+        let rule = rule_of(block, resolver.rules)
+            .ok_or_else(|| one(Problem::new(format!("no rule of the lock makes {key}"))))?;
+        match block {
+            LockBlock::Release(release) => {
+                let expected = Expected {
+                    key: key.clone(),
+                    want: release.want.clone(),
+                    image: None,
+                    platforms: Vec::new(),
+                    rule: rule.name.clone(),
+                    at: String::new(),
+                };
+                let found = release::refresh(release, &expected, rule, &means)?;
+                let mut again = Lock::default();
+                again.put(found.block).expect("a release stands alone");
+                again.sort();
+                let is_equal = again.releases.first() == Some(*release);
+                Ok(if is_equal {
+                    Vec::new()
+                } else {
+                    vec![format!("{key} lists other components than its payloads")]
+                })
+            }
+            LockBlock::Chart(chart) => chart::recheck(chart, rule, &means).map_err(one),
+            _ => Ok(Vec::new()),
+        }
+    });
+    let mut complaints = Vec::new();
+    let mut problems = Vec::new();
+    for (block, result) in blocks.iter().zip(results.ok_or(ResolveError::Stopped)?) {
+        match result {
+            Ok(more) => complaints.extend(more),
+            Err(more) => problems.extend(
+                more.into_iter()
+                    .map(|problem| (block.key().to_string(), problem)),
+            ),
+        }
+    }
+    if problems.is_empty() {
+        Ok(complaints)
+    } else {
+        Err(ResolveError::Unanswered { problems })
+    }
+}
+
+/// The files of a request by digest.
+fn by_digest(request: &Request) -> BTreeMap<Digest, (String, Vec<u8>)> {
+    request
+        .files
+        .iter()
+        .map(|(name, bytes)| (Digest::of(bytes), (name.clone(), bytes.clone())))
+        .collect()
+}
+
 /// Takes a block of an earlier lock over, with what stands in it.
 fn put(lock: &mut Lock, block: LockBlock<'_>) {
-    let new = match block {
+    if let Some(new) = copied(block) {
+        lock.put(new).expect("no package comes alone");
+    }
+}
+
+/// A block as one to be put; `None` for those that come with what they stand in, or from the request.
+#[must_use]
+pub fn copied(block: LockBlock<'_>) -> Option<NewBlock> {
+    Some(match block {
         LockBlock::Release(release) => NewBlock::Release(release.clone()),
         LockBlock::Catalog(catalog) => NewBlock::Catalog(catalog.clone()),
         LockBlock::Image(image) => NewBlock::Image(image.clone()),
         LockBlock::Chart(chart) => NewBlock::Chart(chart.clone()),
         LockBlock::File(file) => NewBlock::File(file.clone()),
-        // These come with what they stand in, or from the request.
         LockBlock::Payload(..)
         | LockBlock::Package(..)
         | LockBlock::Blocked(_)
-        | LockBlock::Skip(_) => return,
-    };
-    lock.put(new).expect("no package comes alone");
+        | LockBlock::Skip(_) => return None,
+    })
 }
 
 /// The skips of an earlier lock and of the request.
@@ -901,7 +1059,7 @@ fn refuse_offline(
     let questions: Vec<String> = open
         .iter()
         .map(|index| &wanted[*index])
-        .filter(|expected| asks(&expected.key))
+        .filter(|expected| asks(expected))
         .map(|expected| {
             let why = match previous
                 .and_then(|lock| lock.find(&expected.key))
@@ -914,7 +1072,7 @@ fn refuse_offline(
             format!("{}: {} ({why})", expected.at, question(expected))
         })
         .collect();
-    if resolver.names.is_some() || questions.is_empty() {
+    if resolver.names.is_some() || resolver.within.is_some() || questions.is_empty() {
         Ok(())
     } else {
         Err(ResolveError::Offline { questions })
@@ -927,7 +1085,7 @@ fn complete(
     wanted: &[Expected],
     resolver: &Resolver<'_>,
 ) -> Result<(), ResolveError> {
-    let roots: Vec<Root> = roots(answered)
+    let roots: Vec<Root> = roots(answered, &[])
         .into_iter()
         .filter(|root| matches!(root.fetch.content, Content::Manifest { .. }))
         .collect();
@@ -1018,9 +1176,9 @@ fn signature_roots(owner: &str, pin: &Pin) -> Vec<Root> {
         .collect()
 }
 
-/// Everything that a lock pins, as the roots of a plan, in lock order.
+/// Everything that a lock pins, and what was made of it, as the roots of a plan, in lock order.
 #[must_use]
-pub fn roots(lock: &Lock) -> Vec<Root> {
+pub fn roots(lock: &Lock, built: &[Built]) -> Vec<Root> {
     let mut roots = Vec::new();
     for (key, pins) in lock.owners() {
         let owner = key.to_string();
@@ -1031,10 +1189,11 @@ pub fn roots(lock: &Lock) -> Vec<Root> {
     }
     for (key, blob) in lock.file_pins() {
         let origins = match &key {
-            BlockKey::File { reference } | BlockKey::Chart { reference, .. } => {
-                vec![Origin::Url(reference.clone())]
-            }
-            _ => Vec::new(),
+            BlockKey::File { reference } => vec![Origin::Url(reference.clone())],
+            key => match lock.find(key) {
+                Some(LockBlock::Chart(chart)) => chart::origins(chart),
+                _ => Vec::new(),
+            },
         };
         roots.push(Root {
             owner: key.to_string(),
@@ -1045,24 +1204,33 @@ pub fn roots(lock: &Lock) -> Vec<Root> {
             },
         });
     }
+    roots.extend(built.iter().map(Built::root));
     roots
 }
 
 /// The rule that a block was made by.
-fn rule_of<'a>(key: &BlockKey, rules: &'a Rules) -> Option<&'a Rule> {
-    rules.recording(match key {
+pub(super) fn rule_of<'a>(block: &LockBlock<'_>, rules: &'a Rules) -> Option<&'a Rule> {
+    // A rule that no line of the config names says so in what it wants.
+    if let Some(name) = block.want().and_then(|want| want.text("rule")) {
+        return rules.get(name);
+    }
+    rules.recording(match block.key() {
         BlockKey::Image { .. } => BlockKind::Image,
         BlockKey::Release { .. } => BlockKind::Release,
+        BlockKey::Chart { .. } => BlockKind::Chart,
+        BlockKey::File { .. } => BlockKind::File,
         _ => return None,
     })
 }
 
-/// Where every image of a lock goes, in lock order; what would be put at one place twice is listed once.
+/// Where every image of a lock goes, in lock order; what would be put at one place twice is listed once. Where an image
+/// was made of a block's own, that one is placed in its stead.
 ///
 /// # Errors
 /// If one has no place.
 pub fn placements(
     lock: &Lock,
+    built: &[Built],
     rules: &Rules,
     layout: &Layout,
 ) -> Result<Vec<Placement>, PlaceError> {
@@ -1071,7 +1239,8 @@ pub fn placements(
     for block in lock.blocks() {
         let key = block.key();
         let pins = block.pins();
-        if pins.is_empty() {
+        let made = built.iter().find(|built| built.owner == key);
+        if pins.is_empty() && made.is_none() {
             continue;
         }
         let none = || PlaceError::None {
@@ -1079,12 +1248,35 @@ pub fn placements(
             image: key.to_string(),
             layout: layout.name.clone(),
         };
-        let rule = rule_of(&key, rules).ok_or_else(none)?;
-        let (names, want) = (
+        let rule = rule_of(&block, rules).ok_or_else(none)?;
+        let (mut names, want) = (
             block_value(&key),
             block.want().map_or_else(|| Value::map([]), want_value),
         );
+        let mut placed = Vec::new();
+        if let LockBlock::Chart(chart) = &block {
+            let origin = chart::artifact_name(chart);
+            names = chart::block_names(chart, names);
+            // A chart that is a file is an image only as it was made here.
+            if let (Some(made), Some(origin)) = (made, &origin) {
+                let subject = Subject {
+                    owner: key.to_string(),
+                    origin,
+                    role: Role::Chart.kind(),
+                    name: None,
+                    version: None,
+                    block: names.clone(),
+                    want: want.clone(),
+                    source: None,
+                    blob: made.blob,
+                    platforms: &[],
+                };
+                placed.push((place(rule, layout, &subject)?, None));
+            }
+        }
         for (role, pin) in pins {
+            // Of several pins, the one that is its block is what was built upon.
+            let made = made.filter(|_| matches!(role, Role::Image | Role::Catalog | Role::Chart));
             let origin = match &key {
                 BlockKey::Image { reference, .. } => reference.parse().map_err(|_| none())?,
                 _ => name_of(pin).ok_or_else(none)?,
@@ -1093,22 +1285,26 @@ pub fn placements(
                 Role::Payload { version } | Role::Component { version, .. } => Some(version),
                 _ => None,
             };
-            let placed = place(
-                rule,
-                layout,
-                &Subject {
-                    owner: key.to_string(),
-                    origin: &origin,
-                    role: role.kind(),
-                    name: role.name(),
-                    version,
-                    block: names.clone(),
-                    want: want.clone(),
-                    source: pin.repository(),
-                    blob: pin.blob(),
-                    platforms: &pin.platforms,
+            let subject = Subject {
+                owner: key.to_string(),
+                origin: &origin,
+                role: role.kind(),
+                name: role.name(),
+                version,
+                block: names.clone(),
+                want: want.clone(),
+                source: pin.repository(),
+                blob: made.map_or_else(|| pin.blob(), |made| made.blob),
+                platforms: match made {
+                    Some(_) => &[],
+                    None => &pin.platforms,
                 },
-            )?;
+            };
+            // What was built here is another image than the one that was signed.
+            let signed = made.is_none().then_some(pin);
+            placed.push((place(rule, layout, &subject)?, signed));
+        }
+        for (placed, signed) in placed {
             let same = (
                 placed.path.clone(),
                 placed.tag.clone(),
@@ -1119,10 +1315,12 @@ pub fn placements(
             if !seen.insert(same) {
                 continue;
             }
-            for (tag, blob) in signed::tags(pin) {
-                let beside = beside(&placed, pin, tag, blob);
-                if !placements.contains(&beside) {
-                    placements.push(beside);
+            if let Some(pin) = signed {
+                for (tag, blob) in signed::tags(pin) {
+                    let beside = beside(&placed, pin, tag, blob);
+                    if !placements.contains(&beside) {
+                        placements.push(beside);
+                    }
                 }
             }
             placements.push(placed);
@@ -1145,6 +1343,7 @@ fn beside(placed: &Placement, pin: &Pin, tag: crate::reference::Tag, blob: Blob)
         category: None,
         by: Vec::new(),
         owner: placed.owner.clone(),
+        role: "signature".to_owned(),
         origin,
         digest: blob.digest,
         size: blob.size,

@@ -10,7 +10,7 @@ use super::resolve::{Answer, Names};
 use crate::digest::Digest;
 use crate::oci::{Descriptor, MANIFEST_LIMIT, REF_NAME};
 use crate::plan::lock::Origin as PinOrigin;
-use crate::reference::{ImageName, LayoutName, Repository};
+use crate::reference::{ImageName, LayoutName, Repository, Tag};
 use crate::registry::client::{Client, GetOptions};
 use crate::step::{Address, Content, Origin};
 use crate::store::disk::{Access, Store};
@@ -266,6 +266,10 @@ impl Names for Live {
             }
             .into()),
         }
+    }
+
+    fn tags(&self, repository: &Repository) -> io::Result<Option<Vec<Tag>>> {
+        self.client.tags(repository).map_err(io::Error::other)
     }
 }
 

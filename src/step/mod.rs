@@ -31,6 +31,8 @@ pub enum Kind {
     ResolveRelease,
     /// Asks which manifest a tag (or a layout on disk) names.
     ResolveTag,
+    /// Asks which version of a chart there is, and where.
+    ResolveChart,
     /// Asks what is at an address.
     ResolveFile,
     /// Asks which signatures there are of an image.
@@ -43,6 +45,10 @@ pub enum Kind {
     FetchFile,
     /// Reads a file out of the layers of an image.
     ReadMember,
+    /// Renders a chart and lists the images that it needs.
+    RenderChart,
+    /// Makes an image of files and a base.
+    PackImage,
     /// Writes the cluster resources of a lock.
     EmitManifest,
 }
@@ -60,15 +66,18 @@ pub enum Class {
 
 impl Kind {
     /// Every kind, in the order of the design.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::ResolveRelease,
         Self::ResolveTag,
+        Self::ResolveChart,
         Self::ResolveFile,
         Self::FindSignature,
         Self::FetchManifest,
         Self::FetchBlob,
         Self::FetchFile,
         Self::ReadMember,
+        Self::RenderChart,
+        Self::PackImage,
         Self::EmitManifest,
     ];
 
@@ -78,12 +87,15 @@ impl Kind {
         match self {
             Self::ResolveRelease => "resolve-release",
             Self::ResolveTag => "resolve-tag",
+            Self::ResolveChart => "resolve-chart",
             Self::ResolveFile => "resolve-file",
             Self::FindSignature => "find-signature",
             Self::FetchManifest => "fetch-manifest",
             Self::FetchBlob => "fetch-blob",
             Self::FetchFile => "fetch-file",
             Self::ReadMember => "read-member",
+            Self::RenderChart => "render-chart",
+            Self::PackImage => "pack-image",
             Self::EmitManifest => "emit-manifest",
         }
     }
@@ -92,11 +104,15 @@ impl Kind {
     #[must_use]
     pub const fn class(self) -> Class {
         match self {
-            Self::ResolveRelease | Self::ResolveTag | Self::ResolveFile | Self::FindSignature => {
-                Class::Observe
-            }
+            Self::ResolveRelease
+            | Self::ResolveTag
+            | Self::ResolveChart
+            | Self::ResolveFile
+            | Self::FindSignature => Class::Observe,
             Self::FetchManifest | Self::FetchBlob | Self::FetchFile => Class::Fetch,
-            Self::ReadMember | Self::EmitManifest => Class::Derive,
+            Self::ReadMember | Self::RenderChart | Self::PackImage | Self::EmitManifest => {
+                Class::Derive
+            }
         }
     }
 
@@ -106,12 +122,15 @@ impl Kind {
         match self {
             Self::ResolveRelease
             | Self::ResolveTag
+            | Self::ResolveChart
             | Self::ResolveFile
             | Self::FindSignature
             | Self::FetchManifest
             | Self::FetchBlob
             | Self::FetchFile
             | Self::ReadMember
+            | Self::RenderChart
+            | Self::PackImage
             | Self::EmitManifest => 1,
         }
     }
@@ -153,6 +172,8 @@ pub enum Observe {
     File(Address),
     /// What refers to this manifest now?
     Referrers(Repository, Digest),
+    /// Which tags does this repository have now?
+    Tags(Repository),
 }
 
 impl fmt::Display for Observe {
@@ -163,6 +184,7 @@ impl fmt::Display for Observe {
             Self::Referrers(repository, digest) => {
                 write!(formatter, "referrers of {repository}@{digest}")
             }
+            Self::Tags(repository) => write!(formatter, "the tags of {repository}"),
         }
     }
 }
@@ -252,6 +274,15 @@ pub enum Derive {
         /// The file, without a leading slash.
         path: String,
     },
+    /// The images that a chart needs.
+    RenderChart {
+        /// Its file.
+        chart: Blob,
+        /// The values it is rendered with, later ones over earlier ones.
+        values: Vec<Blob>,
+        /// What the cluster can do, and where else to look for images.
+        parameters: Value,
+    },
     /// The cluster resources of a lock for one destination.
     EmitManifest {
         /// The lock.
@@ -273,6 +304,19 @@ impl Derive {
                 &Value::map([("path", path.as_str().into())]),
                 &[("image", *image)],
             ),
+            Self::RenderChart {
+                chart,
+                values,
+                parameters,
+            } => {
+                // The order of the values counts, so their roles have numbers.
+                let roles: Vec<String> = (1..=values.len())
+                    .map(|number| format!("values {number}"))
+                    .collect();
+                let mut inputs = vec![("chart", *chart)];
+                inputs.extend(roles.iter().map(String::as_str).zip(values.iter().copied()));
+                key(Kind::RenderChart, parameters, &inputs)
+            }
             Self::EmitManifest {
                 lock,
                 rules,
@@ -325,12 +369,15 @@ mod tests {
             [
                 "resolve-release 0223e03caea81987",
                 "resolve-tag 1337e7583eaf5db7",
+                "resolve-chart 452c0d5d21834a85",
                 "resolve-file 593e063a73c6d1b5",
                 "find-signature 55f26970fff30d61",
                 "fetch-manifest 88535845f1ec722a",
                 "fetch-blob 0d319767b305f828",
                 "fetch-file 845d005bf1a2c1b5",
                 "read-member a638a6748d1803c6",
+                "render-chart b0e6e8f56a91af0f",
+                "pack-image b2c00abe267401ec",
                 "emit-manifest 3521c18b6a6e3b85"
             ],
             "a key that moves loses every memo: raise the kind's revision only when its output changes"

@@ -24,6 +24,8 @@ pub struct Destination {
     pub registry: String,
     /// Path components before every repository; may be empty.
     pub prefix: String,
+    /// Whether those who pull from it may ask the source as well; absent, if nobody has said.
+    pub asks_source: Option<bool>,
 }
 
 impl Destination {
@@ -67,6 +69,7 @@ impl FromStr for Destination {
         Ok(Self {
             registry: registry.to_owned(),
             prefix: prefix.to_owned(),
+            asks_source: None,
         })
     }
 }
@@ -137,6 +140,8 @@ pub struct Placement {
     pub by: Vec<MirrorSet>,
     /// The block that brought it.
     pub owner: String,
+    /// What it is to that block, as `of` says it.
+    pub role: String,
     /// What was asked for, as written.
     pub origin: ImageName,
     /// The manifest.
@@ -379,6 +384,7 @@ pub fn place(rule: &Rule, layout: &Layout, subject: &Subject<'_>) -> Result<Plac
         category: rule.category.clone(),
         by,
         owner: subject.owner.clone(),
+        role: subject.role.to_owned(),
         origin: subject.origin.clone(),
         digest: subject.blob.digest,
         size: subject.blob.size,
@@ -436,7 +442,7 @@ mod tests {
 
     fn placed(name: &str, target: &str, layout: &str) -> Result<String, PlaceError> {
         let rules = Rules::embedded().unwrap();
-        let rule = rules.serving("mirror.additionalImages").unwrap();
+        let rule = rules.serving("mirror.additionalImages").next().unwrap();
         let want = if target.is_empty() {
             Value::map([])
         } else {
@@ -498,7 +504,7 @@ mod tests {
     #[test]
     fn releases_land_where_the_incumbents_put_them() {
         let rules = Rules::embedded().unwrap();
-        let rule = rules.serving("mirror.platform.channels").unwrap();
+        let rule = rules.serving("mirror.platform.channels").next().unwrap();
         let payload: ImageName = format!("quay.io/openshift-release-dev/ocp-release@sha256:{HEX}")
             .parse()
             .unwrap();
@@ -638,6 +644,7 @@ mod tests {
             category: None,
             by: Vec::new(),
             owner: String::new(),
+            role: String::new(),
             origin: origin.parse().unwrap(),
             digest: Digest::from_hex(&letter.repeat(64)).unwrap(),
             size: 7,

@@ -57,7 +57,7 @@ use crate::digest::Digest;
 use crate::hint::Hint;
 
 /// The rules that come with the program: name and text.
-pub const EMBEDDED: [(&str, &str); 4] = [
+pub const EMBEDDED: [(&str, &str); 7] = [
     (
         "additional-image",
         include_str!("../../rules/additional-image.toml"),
@@ -66,6 +66,9 @@ pub const EMBEDDED: [(&str, &str); 4] = [
         "cluster-resources",
         include_str!("../../rules/cluster-resources.toml"),
     ),
+    ("graph-data", include_str!("../../rules/graph-data.toml")),
+    ("graph-image", include_str!("../../rules/graph-image.toml")),
+    ("helm-chart", include_str!("../../rules/helm-chart.toml")),
     (
         "kubevirt-disk",
         include_str!("../../rules/kubevirt-disk.toml"),
@@ -195,6 +198,10 @@ pub enum BlockKind {
     Release,
     /// `[[image]]`
     Image,
+    /// `[[chart]]`
+    Chart,
+    /// `[[file]]`
+    File,
 }
 
 /// A set of mirrors that an image is listed in.
@@ -428,13 +435,18 @@ impl Rule {
         let block = raw
             .block
             .map(|block| {
+                let pinned = match block.kind {
+                    BlockKind::File => Kind::FetchFile,
+                    BlockKind::Release | BlockKind::Image | BlockKind::Chart => Kind::FetchManifest,
+                };
                 if !steps
                     .iter()
-                    .any(|step| step.name == block.pin && step.kind == Kind::FetchManifest)
+                    .any(|step| step.name == block.pin && step.kind == pinned)
                 {
                     return Err(shape(format!(
-                        "the block pins {:?}, which is no fetch-manifest step",
-                        block.pin
+                        "the block pins {:?}, which is no {} step",
+                        block.pin,
+                        pinned.name()
                     )));
                 }
                 if block.reference.is_none() && block.channel.is_none() {
@@ -502,7 +514,8 @@ impl Rule {
                 })
             })
             .collect::<Result<Vec<_>, RuleError>>()?;
-        if block.is_some() && places.is_empty() {
+        let is_file = |block: &Block| block.kind == BlockKind::File;
+        if places.is_empty() && block.as_ref().is_some_and(|block| !is_file(block)) {
             return Err(shape(
                 "it records images but has no [[place]] for them".to_owned(),
             ));
@@ -640,12 +653,11 @@ impl Rules {
         self.rules.get(name)
     }
 
-    /// The rule that serves a list of the config.
-    #[must_use]
-    pub fn serving(&self, section: &str) -> Option<&Rule> {
+    /// The rules that serve a list of the config, by name.
+    pub fn serving(&self, section: &str) -> impl Iterator<Item = &Rule> {
         self.rules
             .values()
-            .find(|rule| rule.reads.iter().any(|list| list == section))
+            .filter(move |rule| rule.reads.iter().any(|list| list == section))
     }
 
     /// The rule that records blocks of that kind.
@@ -668,6 +680,7 @@ mod tests {
         assert_eq!(
             rules
                 .serving("mirror.additionalImages")
+                .next()
                 .map(|rule| rule.name.as_str()),
             Some("additional-image"),
             "images have a rule"

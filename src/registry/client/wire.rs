@@ -640,6 +640,7 @@ impl Wire {
         let mut refusals = 0;
         let mut challenged = false;
         let mut waited = false;
+        let mut is_asked_for_password = false;
         loop {
             let (host, home) = match (&away, &ask.target, &ask.endpoint) {
                 (None, Target::Api(_), Some(endpoint)) => (endpoint.host.clone(), true),
@@ -668,7 +669,9 @@ impl Wire {
                 (!host.learnt.load(Ordering::Acquire)).then_some(guard)
             };
             host.pace().await;
-            let authorization = if home {
+            let authorization = if home && is_asked_for_password {
+                self.file_authorization(ask, &host).await?
+            } else if home {
                 self.authorization(ask, &host, &scopes, refused).await?
             } else {
                 Authorization {
@@ -709,6 +712,19 @@ impl Wire {
                 self.counters.errors.fetch_add(1, Ordering::Relaxed);
             }
             if status == StatusCode::UNAUTHORIZED {
+                // The server of a plain file is told who we are once it asks, and nobody that it redirects to.
+                let asks_for_password = home
+                    && ask.endpoint.is_none()
+                    && ask.login.is_none()
+                    && !is_asked_for_password
+                    && Challenge::parse(reply.response.headers()) == Some(Challenge::Basic);
+                if asks_for_password && self.login(ask, &host).await?.is_some() {
+                    is_asked_for_password = true;
+                    host.learnt.store(true, Ordering::Release);
+                    drop(learning);
+                    drain(reply, self.settings.idle_timeout).await;
+                    continue;
+                }
                 let Some(challenge) = ask
                     .endpoint
                     .as_ref()
@@ -1020,23 +1036,50 @@ impl Wire {
                 origin: format!("what is configured for {}", host.authority),
             }));
         }
-        let Some(endpoint) = &ask.endpoint else {
-            return Ok(None);
+        let (registry, path) = match (&ask.endpoint, &ask.target) {
+            (Some(endpoint), _) => {
+                let repository = &endpoint.repository;
+                (
+                    repository.registry().to_owned(),
+                    repository.path().to_owned(),
+                )
+            }
+            (None, Target::Url(url)) => (
+                host.authority.clone(),
+                url.path().trim_matches('/').to_owned(),
+            ),
+            (None, Target::Api(_)) => return Ok(None),
         };
         let credentials = &self.settings.credentials;
         if !credentials.asks_programs() {
-            let repository = &endpoint.repository;
-            return Ok(credentials.login(repository.registry(), repository.path())?);
+            return Ok(credentials.login(&registry, &path)?);
         }
         // A program may take its time.
         let credentials = credentials.clone();
-        let repository = endpoint.repository.clone();
-        tokio::task::spawn_blocking(move || {
-            credentials.login(repository.registry(), repository.path())
+        tokio::task::spawn_blocking(move || credentials.login(&registry, &path))
+            .await
+            .map_err(|error| RegistryError::Start(Box::new(error)))?
+            .map_err(RegistryError::from)
+    }
+
+    /// The password for the server of a plain file, which asked for one.
+    async fn file_authorization(
+        &self,
+        ask: &Ask,
+        host: &Host,
+    ) -> Result<Authorization, RegistryError> {
+        let found = self.login(ask, host).await?;
+        Ok(Authorization {
+            header: match &found {
+                Some(Found {
+                    login: Login::Password { user, password },
+                    ..
+                }) => Some(Login::basic(user, password)),
+                _ => None,
+            },
+            serial: None,
+            origin: found.map(|found| found.origin),
         })
-        .await
-        .map_err(|error| RegistryError::Start(Box::new(error)))?
-        .map_err(RegistryError::from)
     }
 
     async fn authorization(

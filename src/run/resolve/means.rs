@@ -11,15 +11,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 use regex::Regex;
+use url::Url;
 
+use super::within::Vetted;
 use super::{Answer, Resolver};
+use crate::chart::Index;
 use crate::digest::Digest;
 use crate::hint::Hint;
 use crate::oci::{Descriptor, Image, MANIFEST_LIMIT, Manifest, PlatformName};
 use crate::plan::lock::{Origin as PinOrigin, Pin, Skip};
-use crate::reference::{ImageName, Repository};
+use crate::reference::{ImageName, Repository, Tag};
 use crate::run::event::{Event, advice, one_line};
-use crate::run::member::read_members;
+use crate::run::member::{Member, TakeMember, read_members, stream_member};
 use crate::run::realise::fetch_one;
 use crate::step::{Address, Content, Derive, Fetch, Observe, Origin};
 use crate::store::memo::{Output, recall};
@@ -226,6 +229,8 @@ pub struct Means<'a> {
     gate: Gate,
     names: Once<ImageName, Result<Option<Named>, Problem>>,
     addresses: Once<Address, Seen>,
+    tags: Once<Repository, Result<Option<Arc<[Tag]>>, Problem>>,
+    indexes: Once<String, Result<Arc<Index>, Problem>>,
     manifests: Once<(Repository, Digest), Result<Option<Stored>, Problem>>,
     blobs: Once<Digest, Result<(), Problem>>,
 }
@@ -259,6 +264,8 @@ impl<'a> Means<'a> {
             },
             names: Once::default(),
             addresses: Once::default(),
+            tags: Once::default(),
+            indexes: Once::default(),
             manifests: Once::default(),
             blobs: Once::default(),
         }
@@ -268,6 +275,12 @@ impl<'a> Means<'a> {
     #[must_use]
     pub const fn resolver(&self) -> &'a Resolver<'a> {
         self.resolver
+    }
+
+    /// The lock that alone answers, if one does.
+    #[must_use]
+    pub const fn within(&self) -> Option<&'a Vetted<'a>> {
+        self.resolver.within
     }
 
     /// What is left out.
@@ -337,6 +350,14 @@ impl<'a> Means<'a> {
     /// If nobody could be asked, or what they said is no manifest that can be mirrored.
     pub fn resolve(&self, name: &ImageName) -> Result<Option<Named>, Problem> {
         self.names.get(name.clone(), || {
+            if let Some(vetted) = self.within() {
+                let (origin, digest) = vetted.resolve(name)?;
+                let blob = vetted.bring(&origin, &digest, self)?;
+                return Ok(Some(Named {
+                    origin,
+                    stored: Stored { blob },
+                }));
+            }
             let names = self.names_or_offline(name)?;
             let answer = {
                 let _passage = self.pass()?;
@@ -368,11 +389,24 @@ impl<'a> Means<'a> {
             .ok_or_else(|| Problem::new(format!("{what} cannot be asked offline")))
     }
 
-    /// What is at an address now; `None` if nothing is.
+    /// What is at an address now; `None` if nothing is. Within another lock, what that pins from there.
     ///
     /// # Errors
     /// If nobody could be asked, or it is larger than [`FILE_LIMIT`].
     pub fn get(&self, address: &Address) -> Result<Option<Arc<[u8]>>, Problem> {
+        match self.within() {
+            None => self.ask(address),
+            Some(vetted) => vetted
+                .get(address, self)
+                .map(|bytes| Some(Arc::from(bytes))),
+        }
+    }
+
+    /// What is at an address now, whoever else answers names; `None` if nothing is.
+    ///
+    /// # Errors
+    /// If nobody could be asked, or it is larger than [`FILE_LIMIT`].
+    pub fn ask(&self, address: &Address) -> Result<Option<Arc<[u8]>>, Problem> {
         self.addresses.get(address.clone(), || {
             let names = self.names_or_offline(address)?;
             let found = {
@@ -414,6 +448,48 @@ impl<'a> Means<'a> {
         Ok(found)
     }
 
+    /// The tags of a repository, sorted; `None` if there is no such repository.
+    ///
+    /// # Errors
+    /// If nobody could be asked.
+    pub fn tags(&self, repository: &Repository) -> Result<Option<Arc<[Tag]>>, Problem> {
+        self.tags.get(repository.clone(), || {
+            let question = Observe::Tags(repository.clone());
+            let names = self.names_or_offline(&question)?;
+            let found = {
+                let _passage = self.pass()?;
+                names.tags(repository)
+            };
+            let found = found.map_err(|error| Problem::io(&question, &error))?;
+            // As a file, so that it can be found again by its digest.
+            let text = found.as_deref().map(tag_list);
+            (self.resolver.evidence)(
+                &question.to_string(),
+                text.as_ref().map(|text| Digest::of(text.as_bytes())),
+            );
+            if let Some(text) = text {
+                self.keep(text.as_bytes())?;
+            }
+            Ok(found.map(Arc::from))
+        })
+    }
+
+    /// The index of a repository of charts.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be used.
+    pub fn index(&self, repository: &Url) -> Result<Arc<Index>, Problem> {
+        self.indexes.get(repository.to_string(), || {
+            let address = super::chart::index_url(repository);
+            let bytes = self.get(&Address::plain(address.as_str()))?.ok_or_else(|| {
+                Problem::new(format!("there is no index at {address}"))
+                    .hint("the URL of a chart repository is that of the folder with index.yaml; a registry's begins with oci://")
+            })?;
+            let index = Index::parse(&bytes).map_err(|error| Problem::of(&error).about(&address))?;
+            Ok(Arc::new(index))
+        })
+    }
+
     /// Brings a manifest of known digest but unknown size into the store; `None` if the repository has not got it.
     ///
     /// # Errors
@@ -424,6 +500,9 @@ impl<'a> Means<'a> {
         digest: &Digest,
     ) -> Result<Option<Stored>, Problem> {
         self.manifests.get((repository.clone(), *digest), || {
+            if let Some(vetted) = self.within() {
+                vetted.check(digest, &format!("{repository}@{digest}"))?;
+            }
             let failed = |error: io::Error| Problem::io("the store", &error);
             if let Some(size) = self.resolver.store.size_of(digest).map_err(failed)? {
                 let blob = Blob {
@@ -482,7 +561,8 @@ impl<'a> Means<'a> {
         Manifest::parse(&bytes, None).map_err(|error| Problem::of(&error).about(digest))
     }
 
-    /// Pins a manifest that is in the store, with only `platforms` of it where it is an index (all, if none are given).
+    /// Pins a manifest that is in the store, with only `platforms` of it where it is an index (all, if none are given;
+    /// within another lock, all that it has).
     ///
     /// # Errors
     /// If it has none of these platforms, or is no manifest that can be mirrored.
@@ -493,6 +573,14 @@ impl<'a> Means<'a> {
         platforms: &[PlatformName],
     ) -> Result<Pin, Problem> {
         let mut pin = Pin::new(origin, stored.blob.digest, stored.blob.size);
+        let vetted;
+        let platforms = match self.within() {
+            None => platforms,
+            Some(within) => {
+                vetted = within.platforms(&pin.digest, platforms, &pin.image())?;
+                vetted.as_slice()
+            }
+        };
         if let Manifest::Index(list) = self.read(stored)? {
             let taken = list.taken(platforms).len();
             if taken == 0 && !list.manifests.is_empty() {
@@ -632,6 +720,37 @@ impl<'a> Means<'a> {
         )))
     }
 
+    /// Opens a layer, which is in the store then.
+    fn layer(
+        &self,
+        origin: &PinOrigin,
+        layer: &Descriptor,
+    ) -> io::Result<Box<dyn Read + Send + '_>> {
+        let blob = Blob::from(layer);
+        self.blob(blob, vec![origin_of(origin)])
+            .map_err(|problem| io::Error::other(problem.text))?;
+        let bytes = Source::open(self.resolver.store, &blob, 0)?
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it is gone"))?;
+        Ok(Box::new(Verified::new(bytes, blob)))
+    }
+
+    /// Hands one file out of an instance to `take`, however long it is; `None` where it has no such file. Of its layers
+    /// only those are fetched that must be.
+    ///
+    /// # Errors
+    /// If a layer does not arrive, `take` fails, or what is there is no file.
+    pub fn stream(
+        &self,
+        origin: &PinOrigin,
+        instance: &Instance,
+        path: &str,
+        take: TakeMember<'_>,
+    ) -> Result<Option<Member>, Problem> {
+        let open = |layer: &Descriptor| self.layer(origin, layer);
+        stream_member(&instance.image.layers, path, &open, take)
+            .map_err(|error| Problem::new(one_line(&error)))
+    }
+
     /// Files out of an instance, in the order asked; `None` where it has no such file. What was read before is not read
     /// again, and of its layers only those are fetched that must be.
     ///
@@ -669,14 +788,7 @@ impl<'a> Means<'a> {
         if open.is_empty() {
             return Ok(out);
         }
-        let layer = |layer: &Descriptor| -> io::Result<Box<dyn Read + Send + '_>> {
-            let blob = Blob::from(layer);
-            self.blob(blob, vec![origin_of(origin)])
-                .map_err(|problem| io::Error::other(problem.text))?;
-            let bytes = Source::open(store, &blob, 0)?
-                .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it is gone"))?;
-            Ok(Box::new(Verified::new(bytes, blob)))
-        };
+        let layer = |layer: &Descriptor| self.layer(origin, layer);
         let wanted: Vec<&str> = open.iter().map(|index| paths[*index]).collect();
         let found = read_members(&instance.image.layers, &wanted, limit, &layer)
             .map_err(|error| Problem::new(one_line(&error)))?;
@@ -692,6 +804,12 @@ impl<'a> Means<'a> {
         }
         Ok(out)
     }
+}
+
+/// A list of tags as a file: one a line.
+#[must_use]
+pub fn tag_list(tags: &[Tag]) -> String {
+    tags.iter().map(|tag| format!("{tag}\n")).collect()
 }
 
 /// Where the bytes of a pin may be had.

@@ -26,6 +26,7 @@ use regex::Regex;
 use serde::Deserialize;
 
 use super::means::{Instance, Means, Problem, Stored};
+use super::within::{self, Vetted};
 use super::{Expected, Found};
 use crate::canon::Value;
 use crate::digest::Digest;
@@ -532,19 +533,33 @@ pub fn graph_of(
     architecture: Architecture,
     means: &Means<'_>,
 ) -> Result<Graph, Problem> {
+    let ask = |address: &Address| match means.within() {
+        // Of an update service that is named on purpose, only what was vetted is seen.
+        Some(_) => means.ask(address),
+        None => means.get(address),
+    };
+    if let Some(vetted) = means.within()
+        && (product == Product::Okd || means.resolver().names.is_none())
+    {
+        return vetted.graph(channel, product, architecture, means);
+    }
     let services = &means.resolver().services;
     let base = match product {
         Product::Ocp => &services.graph,
         Product::Okd => &services.okd_graph,
     };
     let address = graph_address(base, channel, architecture);
-    let bytes = means.get(&address)?.ok_or_else(|| {
+    let bytes = ask(&address)?.ok_or_else(|| {
         Problem::new(format!(
             "there is no update graph of channel {channel} for {architecture} at {address}"
         ))
     })?;
-    read_graph(&bytes, channel, architecture)
-        .map_err(|problem| problem.about(format!("channel {channel}")))
+    let graph = read_graph(&bytes, channel, architecture)
+        .map_err(|problem| problem.about(format!("channel {channel}")))?;
+    Ok(match means.within() {
+        Some(vetted) => vetted.restrict(&graph),
+        None => graph,
+    })
 }
 
 fn graph(channel: &str, wish: &Wish, means: &Means<'_>) -> Result<Graph, Problem> {
@@ -672,6 +687,9 @@ fn payload(
 
 /// The valid signatures of a payload, which are in the store then.
 fn signatures(digest: &Digest, wish: &Wish, means: &Means<'_>) -> Result<Vec<Signature>, Problem> {
+    if let Some(vetted) = means.within() {
+        return signatures_within(vetted, digest, wish, means);
+    }
     let stores = means.resolver().services.stores_of(wish.product);
     let mut found = Vec::new();
     let mut reasons = Vec::new();
@@ -729,6 +747,36 @@ fn signatures(digest: &Digest, wish: &Wish, means: &Means<'_>) -> Result<Vec<Sig
     Err(problem)
 }
 
+/// The same, where only another lock answers: those that it pins.
+fn signatures_within(
+    vetted: &Vetted<'_>,
+    digest: &Digest,
+    wish: &Wish,
+    means: &Means<'_>,
+) -> Result<Vec<Signature>, Problem> {
+    let mut found = Vec::new();
+    let mut reasons = Vec::new();
+    for (signature, bytes) in within::signatures(vetted, digest, means)? {
+        match verify(&bytes, digest, &wish.ring, None) {
+            Ok(_) => found.push(signature),
+            Err(error) => reasons.push(format!("{}: {}", signature.from, one_line(&error))),
+        }
+    }
+    if found.is_empty() {
+        let why = if reasons.is_empty() {
+            format!("{vetted} pins no signature of {digest}")
+        } else {
+            format!(
+                "no signature of {digest} can be verified with {}: {}",
+                wish.keys,
+                reasons.join("; ")
+            )
+        };
+        return Err(Problem::new(why).trust());
+    }
+    Ok(found)
+}
+
 /// What a payload says of itself.
 struct Told {
     version: Version,
@@ -752,8 +800,14 @@ fn components(
     means: &Means<'_>,
 ) -> Result<Told, Vec<Problem>> {
     let one = |problem: Problem| vec![problem];
+    // What is pinned may have fewer platforms than are wished for, never more.
+    let platforms = if pin.platforms.is_empty() {
+        &wish.platforms
+    } else {
+        &pin.platforms
+    };
     let instance = means
-        .instance(&pin.origin, stored, &wish.platforms)
+        .instance(&pin.origin, stored, platforms)
         .map_err(one)?;
     let mut paths = vec![IMAGE_REFERENCES, RELEASE_METADATA];
     if wish.disks.is_some() {
@@ -861,20 +915,22 @@ fn place_of(
     Some(format!("{}:{}", placed.path, placed.tag))
 }
 
-/// A payload must be for the architecture that was asked for.
-fn check_architecture(
+/// What a payload is for, by its own word or that of its image.
+///
+/// # Errors
+/// If its config does not arrive or cannot be read, or names no architecture that releases have.
+pub fn architecture(
     contents: &Contents,
     instance: &Instance,
-    pin: &Pin,
-    wish: &Wish,
+    origin: &PinOrigin,
     means: &Means<'_>,
-) -> Result<(), Problem> {
+) -> Result<Architecture, Problem> {
     let config = match &instance.image.config {
         None => String::new(),
         Some(config) => {
             let config: &Descriptor = config;
             let blob = Blob::from(config);
-            means.blob(blob, vec![super::means::origin_of(&pin.origin)])?;
+            means.blob(blob, vec![super::means::origin_of(origin)])?;
             let bytes = read(means.resolver().store, &blob, CONFIG_LIMIT)
                 .map_err(|error| Problem::new(one_line(&error)))?;
             let config: Config = serde_json::from_slice(&bytes).map_err(|error| {
@@ -883,10 +939,21 @@ fn check_architecture(
             config.architecture
         }
     };
-    let found = contents
+    contents
         .metadata
         .architecture(&config, instance.of)
-        .map_err(|error| Problem::of(&error))?;
+        .map_err(|error| Problem::of(&error))
+}
+
+/// A payload must be for the architecture that was asked for.
+fn check_architecture(
+    contents: &Contents,
+    instance: &Instance,
+    pin: &Pin,
+    wish: &Wish,
+    means: &Means<'_>,
+) -> Result<(), Problem> {
+    let found = architecture(contents, instance, &pin.origin, means)?;
     if found == wish.architecture {
         return Ok(());
     }
@@ -1011,10 +1078,13 @@ pub fn signature_number(from: &str) -> Option<u32> {
 /// The path of a pinned signature in the stores that it may be in; `None` if it is none of a release.
 #[must_use]
 pub fn path_of_signature(pin: &Pin, signature: &Signature) -> Option<String> {
-    Some(signature_path(
-        &pin.digest,
-        signature_number(&signature.from)?,
-    ))
+    path_of(&pin.digest, signature)
+}
+
+/// The same for the image of a digest.
+#[must_use]
+pub fn path_of(digest: &Digest, signature: &Signature) -> Option<String> {
+    Some(signature_path(digest, signature_number(&signature.from)?))
 }
 
 #[cfg(test)]

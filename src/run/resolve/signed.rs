@@ -396,9 +396,13 @@ fn look(
         }
         let candidates = match known {
             Some(known) => known.clone(),
-            None => match &demand.form {
-                Form::Cosign { referrers } => beside(repository, pin, *referrers, means),
-                Form::Gpg { lookaside } => aside(repository, pin, lookaside.as_deref(), means),
+            None => match (means.within(), &demand.form) {
+                // What was vetted with the image, and nothing that came later.
+                (Some(vetted), _) => vetted_beside(vetted.signatures(&pin.digest), pin, means),
+                (None, Form::Cosign { referrers }) => beside(repository, pin, *referrers, means),
+                (None, Form::Gpg { lookaside }) => {
+                    aside(repository, pin, lookaside.as_deref(), means)
+                }
             }
             .map_err(|problem| {
                 problem.about(format!("the signatures of {image} cannot be looked for"))
@@ -464,16 +468,7 @@ fn beside(
     }
     let mut signatures = Vec::new();
     for (blob, from) in found {
-        // What is needed to verify it is brought along now; the rest comes with the build.
-        let bytes = read(means.resolver().store, &blob, MANIFEST_LIMIT)
-            .map_err(|error| Problem::new(one_line(&error)))?;
-        if let Ok(Manifest::Image(image)) = Manifest::parse(&bytes, None) {
-            for signed in cosign::signed(&image).unwrap_or_default() {
-                if signed.payload.size <= PAYLOAD_LIMIT {
-                    means.blob(signed.payload, vec![origin_of(&pin.origin)])?;
-                }
-            }
-        }
+        payloads(&blob, pin, means)?;
         signatures.push(Signature {
             digest: blob.digest,
             size: blob.size,
@@ -481,6 +476,39 @@ fn beside(
         });
     }
     Ok(signatures)
+}
+
+/// Brings along what is needed to verify a signature that lies beside its image; the rest comes with the build.
+fn payloads(signature: &Blob, pin: &Pin, means: &Means<'_>) -> Result<(), Problem> {
+    let bytes = read(means.resolver().store, signature, MANIFEST_LIMIT)
+        .map_err(|error| Problem::new(one_line(&error)))?;
+    if let Ok(Manifest::Image(image)) = Manifest::parse(&bytes, None) {
+        for signed in cosign::signed(&image).unwrap_or_default() {
+            if signed.payload.size <= PAYLOAD_LIMIT {
+                means.blob(signed.payload, vec![origin_of(&pin.origin)])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The signatures that another lock pins with an image, which are in the store then.
+fn vetted_beside(
+    signatures: &[Signature],
+    pin: &Pin,
+    means: &Means<'_>,
+) -> Result<Vec<Signature>, Problem> {
+    for signature in signatures {
+        if let (None, Some(repository)) = (address_of(signature), pin.repository()) {
+            means
+                .manifest(repository, &signature.digest)?
+                .ok_or_else(|| {
+                    Problem::new(format!("{repository}@{} is not there", signature.digest))
+                })?;
+            payloads(&blob_of(signature), pin, means)?;
+        }
+    }
+    Ok(signatures.to_vec())
 }
 
 /// The signatures of an image in a lookaside.
@@ -673,8 +701,8 @@ pub fn verify_pinned(
     let mut count = 0;
     let mut wrong = Vec::new();
     for block in lock.blocks() {
-        let looks = super::rule_of(&block.key(), rules)
-            .is_some_and(|rule| rule.has_step(Kind::FindSignature));
+        let looks =
+            super::rule_of(&block, rules).is_some_and(|rule| rule.has_step(Kind::FindSignature));
         let want = match block {
             // A package that was not asked for alone is its catalog's.
             Block::Package(catalog, _) => Some(&catalog.want),
