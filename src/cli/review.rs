@@ -836,6 +836,13 @@ pub(super) fn audit(
         Err(error) => return Err(cannot("read the chain", &chain_path, &error)),
     };
     let created = created(arguments)?;
+    if arguments.archives.is_empty() && !arguments.seals.require_seal.is_empty() {
+        return Err(Failure::new(
+            ui::USAGE,
+            "--require-seal is about archives, and none are named",
+        )
+        .hint("add --archives DIR"));
+    }
     let keys = trust::public_keys(&arguments.by)?;
     let secret = trust::secret_keys(arguments.attest.as_slice())?;
     let place = arguments
@@ -861,6 +868,12 @@ pub(super) fn audit(
         site.common.events.as_deref(),
     )?;
     let observer = |event: Event| progress.observe(event);
+    let trusted = trust::public_keys(&arguments.seals.require_seal)?;
+    let trusted = trust::trust(
+        &trusted,
+        &arguments.seals.require_seal,
+        arguments.seals.threshold,
+    )?;
     let report = audit::audit(&audit::Subject {
         lock: &lock_bytes,
         store: &store,
@@ -878,6 +891,8 @@ pub(super) fn audit(
                 layout: &shape,
                 workers: usize::from(site.common.jobs),
             }),
+        archives: &arguments.archives,
+        trust: trusted.as_ref(),
         observer: &observer,
         stop,
     });

@@ -237,7 +237,10 @@ fn build(
             .any(|recipe| recipe.owner.to_string() == root.owner)
             && matches!(root.fetch.content, Content::Manifest { .. })
     };
-    let roots: Vec<Root> = resolve::roots(locked, &[]).into_iter().filter(mine).collect();
+    let roots: Vec<Root> = resolve::roots(locked, &[])
+        .into_iter()
+        .filter(mine)
+        .collect();
     match Plan::of(roots) {
         Ok(mut plan) => {
             realise(
