@@ -716,6 +716,82 @@ fn every_layout_has_releases_where_its_tool_puts_them() {
 }
 
 #[test]
+fn a_release_is_deleted_and_what_it_shares_stays() {
+    let world = World::new();
+    let (old, new) = (
+        world.release(0, "4.16.1", &[]),
+        world.release(1, "4.16.2", &["4.16.1"]),
+    );
+    world.channel(
+        "stable-4.16",
+        "amd64",
+        &[&old, &new],
+        &[("4.16.1", "4.16.2")],
+        &[],
+    );
+    let site = world.site();
+    site.config(&channels(&["stable-4.16 4.16.1 4.16.2"]));
+    world.run(&site, "lock").done();
+    let Some(mirror) = crate::site::stock::Stock::start(None) else {
+        return;
+    };
+    let host = mirror.address();
+    let to = format!("docker://{host}/ocp --insecure {host}");
+    world.run(&site, &format!("push {to}")).done();
+    site.write(
+        "delete.yaml",
+        "apiVersion: mirror.openshift.io/v2alpha1\nkind: DeleteImageSetConfiguration\ndelete:\n  platform:\n    channels:\n    - name: stable-4.16\n      minVersion: 4.16.1\n      maxVersion: 4.16.1\n",
+    );
+    world
+        .run(
+            &site,
+            &format!(
+                "delete --plan gone.yaml -c delete.yaml --lock lockfiles/imageset.lock.toml {to}"
+            ),
+        )
+        .done();
+    let plan = site.read("gone.yaml");
+    let only_old: Vec<(&String, &Digest)> = old
+        .components
+        .iter()
+        .filter(|(name, digest)| new.components[*name] != **digest)
+        .collect();
+    assert!(
+        !only_old.is_empty() && only_old.len() < old.components.len(),
+        "some components are shared, some are not"
+    );
+    world
+        .run(&site, &format!("delete --execute gone.yaml {to}"))
+        .done();
+    let of = |repository: &str, name: &str| {
+        wire::manifest(host, &format!("ocp/openshift/{repository}"), name)
+            .map(|bytes| Digest::of(&bytes))
+    };
+    assert_eq!(
+        of("release-images", "4.16.1-x86_64"),
+        None,
+        "its payload is gone"
+    );
+    assert_eq!(
+        of("release-images", "4.16.2-x86_64"),
+        Some(new.payload),
+        "the other is not"
+    );
+    for (name, digest) in only_old {
+        assert_eq!(
+            of("release", &digest.to_string()),
+            None,
+            "{name} was its alone, in\n{plan}"
+        );
+    }
+    for (name, digest) in &new.components {
+        for found in [format!("4.16.2-x86_64-{name}"), digest.to_string()] {
+            assert_eq!(of("release", &found), Some(*digest), "{name} as {found}");
+        }
+    }
+}
+
+#[test]
 fn releases_of_the_community_come_from_their_own_places() {
     let world = World::new();
     let release = world.release(0, "4.16.0-okd-scos.1", &[]);

@@ -10,7 +10,7 @@
 //! [catalog."REF"]          # selection, prereleases
 //! [chart."REF"]            # values, values-files, kubernetes-version, api-versions, strict; "*" is every chart
 //! [graph]                  # data, base
-//! [samples]                # configmap
+//! [samples]                # configmap, imagestreams
 //! [signatures."SCOPE"]     # policy, keys, referrers
 //! [policy]                 # what `lock` refuses; its keys are the lock's, see Settings::check_policy
 //! ```
@@ -184,6 +184,8 @@ pub struct GraphSettings {
 pub struct SampleSettings {
     /// The ConfigMap that names the images.
     pub configmap: Option<At<String>>,
+    /// Only these image streams; all, if empty.
+    pub imagestreams: Vec<At<String>>,
 }
 
 /// `[signatures."SCOPE"]`
@@ -312,7 +314,7 @@ const GRAPH: Schema = Schema {
 };
 const SAMPLES: Schema = Schema {
     place: "samples",
-    keys: &[("configmap", Always)],
+    keys: &[("configmap", Always), ("imagestreams", Always)],
     advice: &[],
 };
 const SIGNATURES: Schema = Schema {
@@ -473,6 +475,7 @@ impl Settings {
                 .map(|samples| {
                     Branch::default()
                         .maybe("configmap", samples.configmap.as_ref())
+                        .texts("imagestreams", &samples.imagestreams)
                         .row(samples.position)
                 })
                 .collect(),
@@ -646,6 +649,7 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>, document: &Arc<Documen
     {
         let samples = SampleSettings {
             configmap: reader.text(&row, "configmap"),
+            imagestreams: reader.texts(&row, "imagestreams"),
         };
         settings.samples = Some(At::new(samples, row.position));
     }

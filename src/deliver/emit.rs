@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 
 use crate::canon::Value;
+use crate::config::{ConfigErrors, parse_samples};
 use crate::hint::Hint;
 use crate::openshift::cluster::{
     By, Mirrored, catalog_name, json_text, laid_over, mirror_rows, read_template, yaml_stream,
@@ -91,7 +92,7 @@ pub enum EmitError {
     },
     /// A file name does not come out as one.
     #[error("rule {rule:?} writes {file:?}, which is no plain file name")]
-    File {
+    FileName {
         /// The rule.
         rule: String,
         /// The file.
@@ -105,6 +106,17 @@ pub enum EmitError {
         /// Why.
         problem: String,
     },
+    /// A file that the lock pins cannot be had.
+    #[error("{name} cannot be read")]
+    File {
+        /// The file.
+        name: String,
+        /// Why.
+        source: Box<TransferError>,
+    },
+    /// The ConfigMap of sample image streams is malformed.
+    #[error("the sample image streams cannot be read")]
+    Samples(#[from] ConfigErrors),
     /// Too many signatures for one object.
     #[error("the signatures do not fit")]
     Signatures(#[from] MapError),
@@ -139,9 +151,10 @@ impl Hint for EmitError {
         match self {
             Self::Place(source) => source.hint(),
             Self::Name(source) => source.hint(),
-            Self::Signature { .. } | Self::Template { .. } | Self::Chart { .. } => {
-                Some("run `imgbuild build` first".to_owned())
-            }
+            Self::Signature { .. }
+            | Self::Template { .. }
+            | Self::Chart { .. }
+            | Self::File { .. } => Some("run `imgbuild build` first".to_owned()),
             Self::Object { .. } => {
                 Some("set targetCatalog or targetTag for this catalog".to_owned())
             }
@@ -151,17 +164,24 @@ impl Hint for EmitError {
 }
 
 /// The compiled tables that documents may repeat over.
-pub const TABLES: [&str; 6] = [
+pub const TABLES: [&str; 7] = [
+    "built",
+    "catalogs",
     "digest-mirrors",
-    "tag-mirrors",
+    "sample-streams",
     "signatures",
     "signatures-by-digest",
-    "catalogs",
-    "built",
+    "tag-mirrors",
 ];
 
 /// Largest template of a CatalogSource that is read.
 const TEMPLATE_LIMIT: u64 = 1 << 20;
+
+/// The rule by which the ConfigMap of sample image streams is pinned.
+const SAMPLES: &str = "samples";
+
+/// Largest ConfigMap that is read; an API server takes none above 1 MiB.
+const CONFIG_MAP_LIMIT: u64 = 4 << 20;
 
 /// The images of a lock that mirror sets may list, each with its place.
 ///
@@ -241,6 +261,7 @@ pub fn documents(
                 Some("signatures-by-digest") => signature_rows_by_digest(lock, source)?,
                 Some("built") => built_rows(lock, built, rules, rule, destination, layout)?,
                 Some("catalogs") => catalog_rows(lock, built, rules, source, destination, layout)?,
+                Some("sample-streams") => sample_rows(lock, &images, source, destination)?,
                 Some(table) => {
                     return Err(EmitError::Table {
                         rule: rule.name.clone(),
@@ -269,7 +290,7 @@ pub fn documents(
                     .map_err(hole)?
                     .unwrap_or_default();
                 if !is_plain_file(&file) {
-                    return Err(EmitError::File {
+                    return Err(EmitError::FileName {
                         rule: rule.name.clone(),
                         file,
                     });
@@ -308,6 +329,65 @@ pub fn documents(
         texts.insert(file, text);
     }
     Ok(texts)
+}
+
+/// The one row `{skipped}` with the sample image streams that do not have all of their images at their own paths, or none
+/// if no samples were asked for.
+fn sample_rows(
+    lock: &Lock,
+    images: &[Mirrored],
+    source: &dyn Source,
+    destination: &Destination,
+) -> Result<Vec<Value>, EmitError> {
+    let mut rows = Vec::new();
+    for file in &lock.files {
+        if file.want.text("rule") != Some(SAMPLES) {
+            continue;
+        }
+        let bytes =
+            read(source, &file.file, CONFIG_MAP_LIMIT).map_err(|source| EmitError::File {
+                name: file.reference.clone(),
+                source: Box::new(source),
+            })?;
+        let samples = parse_samples(&bytes, &file.reference)?;
+        let is_here = |name: &ImageName| match name {
+            ImageName::Layout(_) => false,
+            // The operator replaces the registry and keeps the path.
+            ImageName::Registry(name) => images.iter().any(|image| {
+                image.origin == *name
+                    && image.destination.path() == destination.join(name.repository.path())
+            }),
+        };
+        let skipped: BTreeSet<&str> = samples
+            .iter()
+            .filter(|sample| !is_here(&sample.image))
+            .map(|sample| sample.imagestream.as_str())
+            .collect();
+        let skipped = skipped.into_iter().map(Value::from).collect();
+        rows.push(Value::map([("skipped", Value::List(skipped))]));
+    }
+    Ok(rows)
+}
+
+/// The rows with a `mirrorSourcePolicy` in each entry, where the destination has one.
+fn with_policy(mut rows: Vec<Value>, destination: &Destination) -> Vec<Value> {
+    let policy = match destination.asks_source {
+        None => return rows,
+        Some(true) => "AllowContactingSource",
+        Some(false) => "NeverContactSource",
+    };
+    for row in &mut rows {
+        let Value::Map(row) = row else { continue };
+        let Some(Value::List(entries)) = row.get_mut("mirrors") else {
+            continue;
+        };
+        for entry in entries {
+            if let Value::Map(entry) = entry {
+                entry.insert("mirrorSourcePolicy".to_owned(), policy.into());
+            }
+        }
+    }
+    rows
 }
 
 /// A row `{image, payloads}` for every image that a rule had made here: its name at the destination, by digest, and the
@@ -362,27 +442,6 @@ fn built_rows(
         }
     }
     Ok(rows)
-}
-
-/// The rows with a `mirrorSourcePolicy` in each entry, where the destination has one.
-fn with_policy(mut rows: Vec<Value>, destination: &Destination) -> Vec<Value> {
-    let policy = match destination.asks_source {
-        None => return rows,
-        Some(true) => "AllowContactingSource",
-        Some(false) => "NeverContactSource",
-    };
-    for row in &mut rows {
-        let Value::Map(row) = row else { continue };
-        let Some(Value::List(entries)) = row.get_mut("mirrors") else {
-            continue;
-        };
-        for entry in entries {
-            if let Value::Map(entry) = entry {
-                entry.insert("mirrorSourcePolicy".to_owned(), policy.into());
-            }
-        }
-    }
-    rows
 }
 
 /// Every signature of a release payload that a lock pins, in lock order, each payload once.
