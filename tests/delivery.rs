@@ -1076,7 +1076,11 @@ fn what_other_tools_mirrored_is_taken_over_and_not_sent_again() {
     tar_file(
         &mut v1,
         "publish/.metadata.json",
-        br#"{"kind":"Metadata","uid":"x","pastMirror":{"sequence":3}}"#,
+        format!(
+            r#"{{"apiVersion":"mirror.openshift.io/v1alpha2","kind":"Metadata","uid":"x","singleUse":false,"pastMirror":{{"timestamp":1,"sequence":3,"mirror":{{}},"associations":[{{"name":"a/one:v1","path":"team/one","id":"{one}","tagSymlink":"v1","type":5,"layerDigests":[]}}]}},"pastAssociations":[{{"name":"a/old:v1","path":"team/old","id":"sha256:{}","tagSymlink":"v1","type":5,"layerDigests":[]}}]}}"#,
+            "0".repeat(64)
+        )
+        .as_bytes(),
     );
     tar_file(&mut v1, &format!("v2/team/one/manifests/{one}"), &manifest);
     let mut link = tar::Header::new_gnu();
@@ -1120,6 +1124,12 @@ fn what_other_tools_mirrored_is_taken_over_and_not_sent_again() {
         let path = text(&near.path(origin));
         let said = taker.expect(0, &["takeover", &path]);
         assert!(said.contains("1 image, 3 blobs taken"), "{origin}: {said}");
+        let is_v1 = origin.contains("seq3");
+        assert_eq!(
+            said.contains("left out: a/old:v1") && said.contains("from sequence 3"),
+            is_v1,
+            "what only the metadata of v1 names is said: {said}"
+        );
         locks.insert(fs::read_to_string(taker.path("takeover.lock.toml")).unwrap());
         let said = taker.expect(0, &["takeover", &path]);
         assert!(said.contains("0 blobs taken"), "{origin} again: {said}");
@@ -1378,6 +1388,14 @@ fn an_archive_may_come_one_disk_at_a_time() {
             }
             let last = count == parts.len();
             let said = far.expect(if last { 0 } else { 5 }, &arguments);
+            // Cleaning up in between takes nothing of what is waiting for the next disk.
+            let said_gc = far.expect(0, &["store", "gc"]);
+            assert!(
+                last || said_gc.starts_with("0 blobs (0 B) went, and 0 unfinished files"),
+                "after disk {count} of {}: {said_gc}",
+                parts.len()
+            );
+            far.expect(0, &["store", "fsck"]);
             if !last {
                 let next = order[count] + 1;
                 assert!(
@@ -1422,7 +1440,20 @@ fn an_archive_may_come_one_disk_at_a_time() {
     let far = Place::new(&[]);
     let part = |number: usize| text(&near.path("disk").join(&parts[number]));
     far.expect(5, &["import", &part(1)]);
+    far.expect(0, &["store", "gc"]);
     far.expect(5, &["import", &part(0)]);
+    // What is damaged says who waits for it.
+    let lock = files(&far.path("store/blobs/sha256"))
+        .into_iter()
+        .map(|name| far.path("store/blobs/sha256").join(name))
+        .find(|path| String::from_utf8_lossy(&fs::read(path).unwrap()).contains("[[image]]"))
+        .expect("the lock is kept");
+    let good = fs::read(&lock).unwrap();
+    fs::set_permissions(&lock, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    fs::write(&lock, b"damaged").unwrap();
+    let said = far.expect(4, &["store", "fsck"]);
+    assert!(said.contains("prod seq 1, which is being staged"), "{said}");
+    fs::write(&lock, good).unwrap();
     let rest: Vec<String> = (1..parts.len()).map(part).collect();
     let mut arguments = vec!["import"];
     arguments.extend(rest.iter().map(String::as_str));

@@ -37,3 +37,4 @@ mod places;
 mod releases;
 mod review;
 mod site;
+mod takeover;

@@ -17,4 +17,5 @@ pub mod push;
 pub mod receipt;
 pub mod registry;
 pub mod registry_fs;
+pub mod staged;
 pub mod takeover;
