@@ -41,7 +41,8 @@ fn the_story_is_told_and_what_it_leaves_can_be_used() {
     let folder = place.path().join("a folder");
     let text = told(&demo(&[], &folder).output().unwrap());
     let lines = [
-        "$ imgbuild lock\n    lockfiles/imageset.lock.toml: 6 pins, 6 made",
+        "$ imgbuild lock\n    note: imageset.yaml:24:9: chart shop 1.0.0 rendered whole: 3 images, all by pod spec",
+        "lockfiles/imageset.lock.toml: 9 pins, 9 made",
         "$ imgbuild diff empty.lock.toml lockfiles/imageset.lock.toml",
         "$ imgbuild export -o ../transfer/1",
         "registry.example.test/shop/web:stable was ",
@@ -55,6 +56,7 @@ fn the_story_is_told_and_what_it_leaves_can_be_used() {
         "$ imgbuild import ../transfer/2 --to docker://127.0.0.1:",
         "imageset seq 2: adopted; 2 blobs sent",
         "$ imgbuild emit --registry mirror.example.test/mirror",
+        "repository: mirror/shop/web",
         "# 6 images pulled from the mirror: 27 blobs",
         "Where to look",
         "imgbuild serve --data ",

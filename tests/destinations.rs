@@ -526,11 +526,25 @@ fn a_deletion_is_planned_reviewed_and_carried_out_to_the_letter() {
         "delete",
         "--plan",
         "prune.yaml",
+        "--prune-plan",
+        "prune-plan.json",
         "--keep",
         "lockfiles/imageset.lock.toml",
         &to,
     ]);
     assert_eq!(target.tags(), before, "a plan deletes nothing");
+    let (list, old) = (
+        tag_of(&target, "ocp/multi/list", "v1"),
+        tag_of(&target, "ocp/team/one", "old"),
+    );
+    assert_eq!(
+        site.read("prune-plan.json"),
+        format!(
+            "{{\n \"registry\": \"{}\",\n \"repositories\": [\n  {{\n   \"name\": \"ocp/multi/list\",\n   \"manifests\": [\n    \"{list}\"\n   ]\n  }},\n  {{\n   \"name\": \"ocp/team/one\",\n   \"manifests\": [\n    \"{old}\"\n   ]\n  }}\n ]\n}}\n",
+            target.host()
+        ),
+        "the form that scripts read"
+    );
     let plan = site.read("prune.yaml");
     assert!(
         plan.contains("kind: DeleteImageList")
@@ -584,6 +598,20 @@ fn a_deletion_is_planned_reviewed_and_carried_out_to_the_letter() {
     assert!(out.contains("2 manifests deleted with 2 tags"), "{out}");
     assert_eq!(target.tags(), ["ocp/team/one:v1", "ocp/team/two:v1"]);
     site.ok(&["verify", "--registry", &to, "--deep"]);
+    site.ok(&[
+        "delete",
+        "--plan",
+        "empty.yaml",
+        "--prune-plan",
+        "prune-plan.json",
+        "--keep",
+        "lockfiles/imageset.lock.toml",
+        &to,
+    ]);
+    assert!(
+        !site.path("prune-plan.json").exists(),
+        "there is no such file where nothing goes"
+    );
     let again = site.ok(&["delete", "--execute", "prune.yaml"]);
     assert!(
         again.contains("0 manifests deleted"),
@@ -1141,7 +1169,7 @@ fn every_kind_of_configuration_is_written_and_no_flag_is_ignored() {
         assert_eq!(mode & 0o777, 0o600, "only its owner reads it");
     }
     for flags in [
-        &["--never-contact-source"][..],
+        &["--never-contact-source", "--kind", "icsp"][..],
         &["--ca", "ca.pem"],
         &["--filter", "x"],
         &["--kind", "trust"],
@@ -1186,6 +1214,149 @@ fn a_dry_run_says_what_would_go_where() {
     assert!(!site.path("missing.txt").exists(), "nothing is missing now");
     site.fails(2, &["plan", "--registry", "r.example/ocp"]);
     site.fails(2, &["plan", "--mapping", "mapping.txt"]);
+}
+
+#[test]
+fn an_edited_mapping_is_pinned_and_copied_to_where_it_says() {
+    let (source, names) = upstream();
+    let target = Registry::plain();
+    let site = Site::new(&[&source, &target], &names);
+    site.ok(&["lock"]);
+    let registry = format!("{}/ocp", target.host());
+    site.ok(&["plan", "--registry", &registry, "--mapping", "mapping.txt"]);
+    // Somebody drops a line and moves an image.
+    let mapping = site.read("mapping.txt");
+    let edited: String = mapping
+        .lines()
+        .filter(|line| !line.contains("team/two"))
+        .map(|line| line.replace("/ocp/team/one:v1", "/elsewhere/first:stable") + "\n")
+        .collect();
+    assert_ne!(mapping, edited, "it is edited");
+    site.ok(&["lock", "--mapping-file", "mapping.txt"]);
+    fs::write(site.path("mapping.txt"), &edited).unwrap();
+    let error = site.fails(3, &["lock", "--mapping-file", "mapping.txt", "--check"]);
+    assert!(error.contains("mapping.txt"), "{error}");
+    let host = format!("docker://{}", target.host());
+    site.fails(3, &["mirror", "--mapping-file", "mapping.txt", &host]);
+    let (code, _, said) = site.run(&["lock", "--mapping-file", "mapping.txt"]);
+    assert!(
+        code == 0 && said.contains(&format!("imgbuild push {host}")),
+        "where the list is about is said: {said}"
+    );
+    let lock = site.read("lockfiles/mapping.lock.toml");
+    assert!(
+        lock.contains("want = { target = \"elsewhere/first:stable\" }")
+            && lock.contains("want = { target = \"ocp/multi/list:v1\" }"),
+        "destinations are targets:\n{lock}"
+    );
+    site.ok(&["mirror", "--mapping-file", "mapping.txt", &host]);
+    assert_eq!(
+        target.tags(),
+        ["elsewhere/first:stable", "ocp/multi/list:v1"],
+        "every image is where its line says"
+    );
+    site.ok(&["export", "--mapping-file", "mapping.txt", "-o", "media"]);
+    // A bad line is named, and the lock stays.
+    fs::write(
+        site.path("mapping.txt"),
+        format!("{edited}docker://{}/team/two:v1\n", source.host()),
+    )
+    .unwrap();
+    let error = site.fails(1, &["lock", "--mapping-file", "mapping.txt"]);
+    assert!(
+        error.contains("mapping.txt:3:1") && error.contains("has no destination"),
+        "{error}"
+    );
+    assert_eq!(site.read("lockfiles/mapping.lock.toml"), lock);
+    // What skopeo copies by a file of its own.
+    fs::write(
+        site.path("sync.yaml"),
+        format!(
+            "{}:\n  tls-verify: false\n  images:\n    team/one: [v1]\n    multi/list:\n      - \"{}\"\n",
+            source.host(),
+            tag_of(&source, "multi/list", "v1")
+        ),
+    )
+    .unwrap();
+    site.ok(&["lock", "--mapping-file", "sync.yaml"]);
+    let second = Registry::plain();
+    let mut site = site;
+    site.insecure.push(second.host());
+    site.ok(&[
+        "push",
+        "--mapping-file",
+        "sync.yaml",
+        &format!("docker://{}/x", second.host()),
+    ]);
+    let tags = second.tags();
+    assert!(
+        tags.contains(&"x/team/one:v1".to_owned())
+            && tags
+                .iter()
+                .any(|tag| tag.starts_with("x/multi/list:sha256-")),
+        "{tags:?}"
+    );
+}
+
+#[test]
+fn what_the_settings_say_of_a_destination_counts_for_every_command() {
+    let (source, names) = upstream();
+    let target = Registry::plain();
+    let site = Site::new(&[&source, &target], &names[..1]);
+    site.ok(&["lock"]);
+    let host = target.host();
+    fs::write(
+        site.path("imgbuild.toml"),
+        format!(
+            "[destination.near]\nregistry = \"{host}/a\"\nsource-policy = \"NeverContactSource\"\nmax-nested-paths = 2\n\n[destination.far]\nregistry = \"far.example:5000\"\nsource-policy = \"AllowContactingSource\"\n"
+        ),
+    )
+    .unwrap();
+    let at = format!("docker://{host}/a");
+    site.ok(&["push", &at, "-o", "pushed"]);
+    assert_eq!(
+        target.tags(),
+        ["a/team-one:v1"],
+        "the longest path is kept to"
+    );
+    site.ok(&["verify", "--registry", &at]);
+    site.ok(&["emit", "--registry", &at, "-o", "emitted"]);
+    let itms = site.read("emitted/itms-oc-mirror.yaml");
+    assert_eq!(
+        itms,
+        site.read("pushed/itms-oc-mirror.yaml"),
+        "both the same"
+    );
+    assert!(
+        itms.contains("  - mirrorSourcePolicy: NeverContactSource\n    mirrors:\n"),
+        "the policy is in every entry:\n{itms}"
+    );
+    let conf = |registry: &str, more: &[&str]| {
+        let mut arguments = vec!["emit", "--registry", registry, "-o", "emitted"];
+        arguments.extend(["--kind", "cluster,registries-conf"]);
+        arguments.extend(more);
+        site.ok(&arguments);
+        (
+            site.read("emitted/registries.conf.d/999-mirror.conf"),
+            site.read("emitted/itms-oc-mirror.yaml"),
+        )
+    };
+    assert!(conf(&at, &[]).0.contains("blocked = true"), "nodes as well");
+    let (nodes, cluster) = conf("far.example:5000", &[]);
+    assert!(
+        !nodes.contains("blocked") && cluster.contains("mirrorSourcePolicy: AllowContactingSource"),
+        "what is allowed is said too"
+    );
+    let (nodes, cluster) = conf("other.example", &[]);
+    assert!(
+        !nodes.contains("blocked") && !cluster.contains("mirrorSourcePolicy"),
+        "of others nothing is said"
+    );
+    let (nodes, cluster) = conf("far.example:5000", &["--never-contact-source"]);
+    assert!(
+        nodes.contains("blocked") && cluster.contains("NeverContactSource"),
+        "a flag beats the settings"
+    );
 }
 
 /// `imgbuild serve` in a folder of its own.

@@ -19,6 +19,8 @@
 
 pub mod artifact;
 mod functions;
+#[cfg(test)]
+mod fuzz;
 mod glob;
 pub mod images;
 pub mod index;

@@ -93,12 +93,12 @@ impl Subject {
 /// Where images go, and how they are laid out there.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Shape {
-    /// How repositories are named: v2 (oc-mirror), v2-4.17 and v1 (older ones), oc (oc adm release mirror)
-    #[arg(long, value_name = "NAME", default_value = "v2", value_parser = Layout::NAMES)]
-    pub(super) layout: String,
-    /// Most path components that the destination takes; 0 is no limit
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(super) max_nested_paths: usize,
+    /// How repositories are named: v2 (oc-mirror), v2-4.17 and v1 (older ones), oc (oc adm release mirror) [default: settings, else v2]
+    #[arg(long, value_name = "NAME", value_parser = Layout::NAMES)]
+    pub(super) layout: Option<String>,
+    /// Most path components that the destination takes; 0 is no limit [default: settings, else no limit]
+    #[arg(long, value_name = "N")]
+    pub(super) max_nested_paths: Option<usize>,
 }
 
 /// A text or a machine's form.
@@ -197,6 +197,8 @@ pub(super) enum Command {
     Store(StoreArguments),
     /// Look at releases and channels before choosing
     List(ListArguments),
+    /// Take installers and clients out of a release, pinned to the payload they are taken with
+    Extract(ExtractArguments),
     /// Print the rules in force
     Rules(RulesArguments),
     /// Print the version
@@ -226,6 +228,7 @@ pub(super) struct InitArguments {
 }
 
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(super) struct LockArguments {
     #[command(flatten)]
     pub(super) subject: Subject,
@@ -238,6 +241,9 @@ pub(super) struct LockArguments {
     /// Ask the names again, without writing; exit 3 if something has moved or vanished
     #[arg(long, requires = "check")]
     pub(super) upstream: bool,
+    /// Derive the components of releases and the images of charts again from what is pinned; fetches what is not here
+    #[arg(long, requires = "check")]
+    pub(super) deep: bool,
     /// Take the answers to all names from this evidence log, and make every pin again
     #[arg(long, value_name = "FILE", conflicts_with_all = ["update", "offline", "check"])]
     pub(super) replay: Option<PathBuf>,
@@ -257,6 +263,9 @@ pub(super) struct LockArguments {
     /// Let update paths cross edges that carry this risk, from now on
     #[arg(long, value_name = "NAME")]
     pub(super) accept_risk: Vec<String>,
+    /// Take the packages besides that selected bundles require
+    #[arg(long, conflicts_with = "check")]
+    pub(super) add_required: bool,
     /// Why images are left out
     #[arg(long, value_name = "TEXT", requires = "skip")]
     pub(super) reason: Option<String>,
@@ -281,10 +290,10 @@ pub(super) struct PlanArguments {
     /// The registry that --mapping and --missing name: HOST[:PORT][/PREFIX]
     #[arg(long, value_name = "HOST/PREFIX")]
     pub(super) registry: Option<String>,
-    /// How repositories are named there: v2, v2-4.17 [default: v2]
-    #[arg(long, value_name = "NAME", value_parser = ["v2", "v2-4.17"], requires = "registry")]
+    /// How repositories are named there: v2, v2-4.17, v1, oc [default: settings, else v2]
+    #[arg(long, value_name = "NAME", value_parser = Layout::NAMES, requires = "registry")]
     pub(super) layout: Option<String>,
-    /// Most path components that the destination takes [default: no limit]
+    /// Most path components that the destination takes [default: settings, else no limit]
     #[arg(long, value_name = "N", requires = "registry")]
     pub(super) max_nested_paths: Option<usize>,
     /// Say what is new since this lock: a file, git:REV:PATH, REV:PATH, an archive or STREAM#SEQ [default for html and mermaid: the last archive]
@@ -341,13 +350,16 @@ pub(super) struct AuditArguments {
     /// The line of archives [default: the one whose config it is in imgbuild.toml, else the config stem]
     #[arg(long, value_name = "NAME")]
     pub(super) stream: Option<String>,
+    /// Render every chart with the helm on PATH as well, and say what it renders otherwise
+    #[arg(long)]
+    pub(super) helm: bool,
     /// Ask this registry for everything that the lock names as well: HOST[:PORT][/PREFIX]
     #[arg(long, value_name = "HOST/PREFIX")]
     pub(super) registry: Option<String>,
-    /// How repositories are named there: v2, v2-4.17 [default: v2]
-    #[arg(long, value_name = "NAME", value_parser = ["v2", "v2-4.17"], requires = "registry")]
+    /// How repositories are named there: v2, v2-4.17, v1, oc [default: settings, else v2]
+    #[arg(long, value_name = "NAME", value_parser = Layout::NAMES, requires = "registry")]
     pub(super) layout: Option<String>,
-    /// Most path components that the registry takes [default: no limit]
+    /// Most path components that the registry takes [default: settings, else no limit]
     #[arg(long, value_name = "N", requires = "registry")]
     pub(super) max_nested_paths: Option<usize>,
     /// Sign what was found, if it is sound, with this secret key
@@ -431,8 +443,8 @@ pub(super) struct ExportArguments {
     /// Write no archive but everything the lock names, in this form, into the folder
     #[arg(long = "as", value_enum, value_name = "FORM", conflicts_with_all = ["stream", "part_size", "full", "receipt", "seal", "parity", "overlap", "for_sequences", "base_lock", "seq"])]
     pub(super) form: Option<ExportForm>,
-    /// How repositories are named in a registry's folder: v2, v2-4.17 [default: v2]
-    #[arg(long, value_name = "NAME", requires = "form", value_parser = ["v2", "v2-4.17"])]
+    /// How repositories are named in a registry's folder: v2, v2-4.17, v1, oc [default: v2]
+    #[arg(long, value_name = "NAME", requires = "form", value_parser = Layout::NAMES)]
     pub(super) layout: Option<String>,
     /// Most path components of a repository in a registry's folder; 0 is no limit
     #[arg(long, value_name = "N", requires = "form")]
@@ -491,10 +503,10 @@ pub(super) struct VerifyArguments {
     /// Read every blob once and hash it
     #[arg(long, requires = "registry")]
     pub(super) deep: bool,
-    /// How repositories are named: v2, v2-4.17 [default: v2]
-    #[arg(long, value_name = "NAME", value_parser = ["v2", "v2-4.17"], requires = "registry")]
+    /// How repositories are named: v2, v2-4.17, v1, oc [default: settings, else v2]
+    #[arg(long, value_name = "NAME", value_parser = Layout::NAMES, requires = "registry")]
     pub(super) layout: Option<String>,
-    /// Most path components that the destination takes [default: no limit]
+    /// Most path components that the destination takes [default: settings, else no limit]
     #[arg(long, value_name = "N", requires = "registry")]
     pub(super) max_nested_paths: Option<usize>,
     #[command(flatten)]
@@ -571,8 +583,11 @@ pub(super) struct DeleteArguments {
     /// Write what would go into this file; delete nothing
     #[arg(long, value_name = "FILE")]
     pub(super) plan: Option<PathBuf>,
+    /// Write the manifests that would go by repository into this file as well, as JSON; no file if there are none
+    #[arg(long, value_name = "FILE", requires = "plan")]
+    pub(super) prune_plan: Option<PathBuf>,
     /// Delete exactly what this file says
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "keep", "lock", "layout", "max_nested_paths"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prune_plan", "config", "keep", "lock", "layout", "max_nested_paths"])]
     pub(super) execute: Option<PathBuf>,
     /// The DeleteImageSetConfiguration that says what goes
     #[arg(short, long, value_name = "FILE")]
@@ -583,10 +598,10 @@ pub(super) struct DeleteArguments {
     /// The lock that releases and packages of the config are looked up in; what it has besides stays
     #[arg(long, value_name = "FILE", requires = "config")]
     pub(super) lock: Option<PathBuf>,
-    /// How repositories are named: v2, v2-4.17 [default: v2]
-    #[arg(long, value_name = "NAME", value_parser = ["v2", "v2-4.17"])]
+    /// How repositories are named: v2, v2-4.17, v1, oc [default: settings, else v2]
+    #[arg(long, value_name = "NAME", value_parser = Layout::NAMES)]
     pub(super) layout: Option<String>,
-    /// Most path components that the destination takes [default: no limit]
+    /// Most path components that the destination takes [default: settings, else no limit]
     #[arg(long, value_name = "N")]
     pub(super) max_nested_paths: Option<usize>,
 }
@@ -715,7 +730,7 @@ pub(super) struct EmitArguments {
     pub(super) output: PathBuf,
     #[command(flatten)]
     pub(super) shape: Shape,
-    /// Let nodes ask the mirror alone, never the source (hosts-toml, registries-conf, next-hop)
+    /// Let nodes ask the mirror alone, never the source, whatever the settings say (cluster, hosts-toml, registries-conf, next-hop)
     #[arg(long)]
     pub(super) never_contact_source: bool,
     /// A certificate authority of the registry, PEM; may be given again (trust, install-config)
@@ -827,6 +842,48 @@ pub(super) enum ListCommand {
     Releases(ListReleases),
     /// List the channels of a minor
     Channels(ListReleases),
+    /// List the packages of an operator catalog, the channels of a package, or the versions of a channel
+    Operators(ListOperators),
+    /// List the charts of a repository, or the versions of one
+    Charts(ListCharts),
+}
+
+/// `imgbuild list operators`
+#[derive(Debug, Args)]
+pub(super) struct ListOperators {
+    /// The catalog: HOST/PATH:TAG, HOST/PATH@DIGEST or oci:PATH
+    #[arg(long, value_name = "REF", required_unless_present = "catalogs")]
+    pub(super) catalog: Option<String>,
+    /// Only this package, with its channels
+    #[arg(long, value_name = "NAME", requires = "catalog")]
+    pub(super) package: Option<String>,
+    /// Only the versions of this channel
+    #[arg(long, value_name = "NAME", requires = "package")]
+    pub(super) channel: Option<String>,
+    /// The versions of each channel, too
+    #[arg(long, requires = "package")]
+    pub(super) versions: bool,
+    /// List the catalogs of a minor instead
+    #[arg(long, requires = "version", conflicts_with = "catalog")]
+    pub(super) catalogs: bool,
+    /// The minor version, X.Y
+    #[arg(long, value_name = "X.Y", requires = "catalogs")]
+    pub(super) version: Option<String>,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListCharts {
+    /// The repository: https://HOST/PATH, or oci://HOST/PATH/NAME for the versions of a chart in a registry
+    #[arg(value_name = "URL")]
+    pub(super) repository: String,
+    /// List the versions of this chart
+    pub(super) name: Option<String>,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
 }
 
 #[derive(Debug, Args)]
@@ -846,6 +903,34 @@ pub(super) struct ListReleases {
     /// Releases of OKD
     #[arg(long)]
     pub(super) okd: bool,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExtractArguments {
+    /// The tools: oc, openshift-install, openshift-install-fips, openshift-baremetal-install, ccoctl; oc.rhel8 and the like
+    #[arg(value_name = "TOOL", required_unless_present_any = ["tools", "file"])]
+    pub(super) commands: Vec<String>,
+    /// The payload, by digest: REGISTRY/REPOSITORY@DIGEST. Installers pull from where it is named
+    #[arg(long, value_name = "PAYLOAD")]
+    pub(super) from: String,
+    /// All tools as archives, with checksums
+    #[arg(long, conflicts_with = "commands")]
+    pub(super) tools: bool,
+    /// Print this file of the payload: image-references, release-metadata and others
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["commands", "tools", "command_os"])]
+    pub(super) file: Option<String>,
+    /// The system: linux, mac, windows, with /ARCHITECTURE or without; * makes archives for all [default: this one]
+    #[arg(long, value_name = "SYSTEM")]
+    pub(super) command_os: Option<String>,
+    /// The folder that files are written to
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub(super) output: PathBuf,
+    /// Ask no registry: take everything from the store
+    #[arg(long)]
+    pub(super) offline: bool,
     /// The form of the answer
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,

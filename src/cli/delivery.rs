@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::arguments::{ExportArguments, ExportForm, Format, ImportArguments, VerifyArguments};
 use super::locking::{Fetched, fetch, finish_build, matching, plan_of, unbuilt};
-use super::site::{Paths, Site, cannot, layout, lock_failure, store_failure};
+use super::site::{Paths, Site, cannot, configured, layout, lock_failure, store_failure};
 use super::trust::{self, public_keys, secret_keys};
 use super::ui::{self, Failure, Progress, count, remark, say};
 use crate::archive::chain::Chain;
@@ -30,7 +30,6 @@ use crate::hint::Hint;
 use crate::plan::graph::Plan;
 use crate::plan::lock::Lock;
 use crate::plan::text;
-use crate::reference::ReferenceError;
 use crate::run::built::{self, Built};
 use crate::run::event::Event;
 use crate::run::realise::Extent;
@@ -127,20 +126,8 @@ fn early_resources(
         {
             continue;
         }
-        let layout = crate::step::place::Layout {
-            name: place
-                .layout
-                .as_ref()
-                .map_or_else(|| "v2".to_owned(), |layout| layout.value.clone()),
-            max_nested_paths: place.max_nested_paths.as_ref().map_or(0, |limit| {
-                usize::try_from(limit.value).unwrap_or(usize::MAX)
-            }),
-        };
-        let destination: Destination = place
-            .registry
-            .value
-            .parse()
-            .map_err(|error: ReferenceError| Failure::of(ui::ERROR, &error, error.hint()))?;
+        let layout = configured(place);
+        let destination = site.destination(&place.registry.value)?;
         let documents = documents(lock, built, rules, store, &destination, &layout)
             .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
         files.extend(
@@ -563,6 +550,7 @@ fn export_as(
             let nowhere = Destination {
                 registry: "registry.invalid".to_owned(),
                 prefix: String::new(),
+                asks_source: None,
             };
             let items = import::items(&lock, &built, &rules, &plan, &nowhere, &shape)
                 .map_err(|error| import_failure(&error))?;
@@ -1039,9 +1027,12 @@ pub(super) fn import(
         Some(path) => Some(chain(path)?),
     };
     let signer = secret_keys(arguments.key.as_slice())?.pop();
-    let site_name = site_name(arguments)?;
+    let site_name = site_name(site, arguments)?;
     let store = site.store(Access::Shared)?;
-    let shape = layout(&arguments.shape);
+    let shape = match arguments.to.as_deref() {
+        Some(to) if !to.starts_with("oci:") => site.shape(&arguments.shape, &site.destination(to)?),
+        _ => layout(&arguments.shape, &crate::step::place::Layout::default()),
+    };
     let progress = Progress::new(
         site.common.quiet,
         site.common.verbose > 0,
@@ -1079,7 +1070,7 @@ pub(super) fn import(
             import::import(&request(Target::Layout(&folder), format!("oci:{path}")))
         }
         Some(to) => {
-            let place = named_destination(to)?;
+            let place = site.destination(to)?;
             let registry = RegistryTarget::new(site.client()?, place.registry.clone());
             let outcomes = import::import(&request(
                 Target::Registry {
@@ -1208,23 +1199,12 @@ fn connections(site: &Site, to: Option<&str>) -> usize {
     limit.map_or(usize::MAX, |limit| limit.max(1))
 }
 
-/// The registry that `--to` names.
-fn named_destination(to: &str) -> Result<Destination, Failure> {
-    to.parse().map_err(|error: ReferenceError| {
-        Failure::of(
-            ui::USAGE,
-            &error,
-            Some("a destination is docker://HOST[:PORT][/PREFIX] or oci:DIR".to_owned()),
-        )
-    })
-}
-
 /// What this site is called in receipts.
-fn site_name(arguments: &ImportArguments) -> Result<SiteName, Failure> {
+fn site_name(site: &Site, arguments: &ImportArguments) -> Result<SiteName, Failure> {
     let default = match arguments.to.as_deref() {
         None => "store".to_owned(),
         Some(to) if to.starts_with("oci:") => "layout".to_owned(),
-        Some(to) => named_destination(to)?.registry,
+        Some(to) => site.destination(to)?.registry,
     };
     let text = arguments.site.clone().unwrap_or(default);
     text.parse().map_err(|error: ReceiptError| {

@@ -378,6 +378,14 @@ fn tell(story: &Story<'_>, serve: bool) -> Result<u8, Failure> {
     let registry = format!("{MIRROR}/{PREFIX}");
     story.imgbuild("connected", &["emit", "--registry", &registry])?;
 
+    story.remark("and how the chart is installed so that it pulls from the mirror");
+    story.command("cat cluster-resources/helm/values/shop-1.0.0.yaml");
+    let values = story.path("connected/cluster-resources/helm/values/shop-1.0.0.yaml");
+    let text = fs::read_to_string(&values).map_err(|error| cannot("read", &values, &error))?;
+    for line in text.lines() {
+        story.say(format!("    {line}"));
+    }
+
     story.chapter("5. The proof: every image from the mirror, by digest");
     prove(story, &mirror.host(), &asked)?;
     conclude(story, &sizes, &upstream, &mirror, serve);
@@ -446,7 +454,9 @@ fn prepare(
             "# Content is kept here, not in the user's data directory.\nstore = \"store\"\n",
         )?;
     }
-    story.write("connected/imageset.yaml", &imageset(world, asked))?;
+    let mut config = imageset(world, asked);
+    config.push_str(&chart(story)?);
+    story.write("connected/imageset.yaml", &config)?;
     story.write("connected/empty.lock.toml", EMPTY_LOCK)
 }
 
@@ -485,6 +495,32 @@ mirror:
         worker = digest("shop/worker"),
         os = digest("base/os"),
     )
+}
+
+/// Writes a chart of the shop, which names three of the images, and answers what the config says of it.
+fn chart(story: &Story<'_>) -> Result<String, Failure> {
+    let folder = "connected/charts/shop";
+    story.write(
+        &format!("{folder}/Chart.yaml"),
+        "apiVersion: v2\nname: shop\nversion: 1.0.0\nappVersion: stable\n",
+    )?;
+    story.write(
+        &format!("{folder}/values.yaml"),
+        &format!(
+            "web:\n  image: {{registry: {UPSTREAM}, repository: shop/web, tag: stable}}\n\
+             databaseImage: {UPSTREAM}/db/postgres:16\n"
+        ),
+    )?;
+    story.write(
+        &format!("{folder}/templates/web.yaml"),
+        &format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  template:\n    spec:\n      \
+             initContainers:\n      - image: {UPSTREAM}/tools/cli:latest\n      containers:\n      \
+             {{{{- with .Values.web.image }}}}\n      - image: {{{{ printf \"%s/%s:%s\" .registry .repository .tag }}}}\n      \
+             {{{{- end }}}}\n      - image: {{{{ .Values.databaseImage }}}}\n"
+        ),
+    )?;
+    Ok("  helm:\n    local:\n      # A chart: the images that it renders to are found and pinned.\n      - path: charts/shop\n".to_owned())
 }
 
 fn platform(architecture: &str) -> Platform {

@@ -9,11 +9,11 @@ use std::sync::atomic::AtomicBool;
 
 use serde_json::json;
 
-use super::arguments::{DeleteArguments, Format, PushArguments, Subject, VerifyArguments};
+use super::arguments::{DeleteArguments, Format, PushArguments, Shape, Subject, VerifyArguments};
 use super::locking::{finish_build, incomplete, io_failure, matching, unbuilt};
-use super::site::{Site, cannot, layout, store_failure};
+use super::site::{Site, cannot, store_failure};
 use super::ui::{self, Failure, Progress, count, remark, say};
-use crate::config::{self, Config, DeleteImageSet};
+use crate::config::{self, Config, DeleteImageSet, Position};
 use crate::deliver::charts;
 use crate::deliver::delete::{self, DeleteError, Kept, Wish, Wishes};
 use crate::deliver::emit::{documents, replace, write_set};
@@ -26,9 +26,11 @@ use crate::deliver::push::{self, Item, Manner, Pushed, Registry, Sparse, doors};
 use crate::deliver::registry::RegistryTarget;
 use crate::digest::Digest;
 use crate::hint::Hint;
+use crate::openshift::release::{Architecture, disk_name};
 use crate::plan::graph::Plan;
+use crate::plan::key::BlockKey;
 use crate::plan::lock::{Block, Lock, Payload};
-use crate::reference::{ImageName, ReferenceError};
+use crate::reference::ImageName;
 use crate::registry::client::RegistryError;
 use crate::run::built::{self, Built};
 use crate::run::event::{Event, one_line};
@@ -36,7 +38,7 @@ use crate::run::realise::{Extent, Report, realise};
 use crate::run::resolve::{self, Request, placements, want_value};
 use crate::step::Content;
 use crate::step::place::{self, Destination, Layout, place, refuse_collisions};
-use crate::step::rule::Rules;
+use crate::step::rule::{Rule, Rules};
 use crate::store::disk::{Access, Store};
 use crate::store::memory::Memory;
 use crate::store::roots::{Kind as RootKind, Root as StoreRoot};
@@ -53,16 +55,6 @@ pub(super) enum Way {
 
 /// Most lines that a report on the terminal has of one kind.
 const LINES: usize = 20;
-
-pub(super) fn destination(text: &str) -> Result<Destination, Failure> {
-    text.parse().map_err(|error: ReferenceError| {
-        Failure::of(
-            ui::USAGE,
-            &error,
-            Some("a destination is docker://HOST[:PORT][/PREFIX]".to_owned()),
-        )
-    })
-}
 
 /// What a registry did wrong, with the advice of the client.
 fn registry_failure(code: u8, what: &str, error: &io::Error) -> Failure {
@@ -93,8 +85,8 @@ pub(super) fn deliver(
     stop: &AtomicBool,
 ) -> Result<u8, Failure> {
     let paths = site.paths(&arguments.subject);
-    let place = destination(&arguments.destination)?;
-    let shape = layout(&arguments.shape);
+    let place = site.destination(&arguments.destination)?;
+    let shape = site.shape(&arguments.shape, &place);
     let store = site.store(Access::Shared)?;
     let (lock, lock_bytes, rules) = matching(site, &paths, arguments.subject.is_named(), &store)?;
     let client = site.client()?;
@@ -430,8 +422,13 @@ pub(super) fn prove(
         config: arguments.config.clone(),
         lock: arguments.lock.clone(),
     });
-    let place = destination(registry)?;
-    let shape = flags(arguments.layout.as_deref(), arguments.max_nested_paths);
+    let place = site.destination(registry)?;
+    let shape = flags(
+        site,
+        &place,
+        arguments.layout.as_deref(),
+        arguments.max_nested_paths,
+    );
     let (lock, lock_bytes) = site.lock(&paths.lock)?;
     let store = any_store(site)?;
     let rules = site.rules_of(&lock, store.as_ref())?;
@@ -532,12 +529,17 @@ fn json_proof(place: &Destination, lock: &[u8], proof: &Proof) -> serde_json::Va
     })
 }
 
-pub(super) fn flags(name: Option<&str>, max_nested_paths: Option<usize>) -> Layout {
-    let default = Layout::default();
-    Layout {
-        name: name.map_or(default.name, str::to_owned),
-        max_nested_paths: max_nested_paths.unwrap_or(default.max_nested_paths),
-    }
+pub(super) fn flags(
+    site: &Site,
+    place: &Destination,
+    name: Option<&str>,
+    max_nested_paths: Option<usize>,
+) -> Layout {
+    let shape = Shape {
+        layout: name.map(str::to_owned),
+        max_nested_paths,
+    };
+    site.shape(&shape, place)
 }
 
 /// The store, if there is one.
@@ -586,8 +588,13 @@ fn plan(
             "-c DeleteImageSetConfiguration says what goes; --keep LOCK alone lets everything else go",
         ));
     }
-    let place = destination(place)?;
-    let shape = flags(arguments.layout.as_deref(), arguments.max_nested_paths);
+    let place = site.destination(place)?;
+    let shape = flags(
+        site,
+        &place,
+        arguments.layout.as_deref(),
+        arguments.max_nested_paths,
+    );
     let store = any_store(site)?;
     let mut kept = Vec::new();
     for path in &arguments.keep {
@@ -649,6 +656,9 @@ fn plan(
     }
     replace(file, plan.text(&place.to_string()).as_bytes())
         .map_err(|error| cannot("write the plan", file, &error))?;
+    if let Some(path) = &arguments.prune_plan {
+        write_or_remove(path, plan.pruning(&place.registry).as_deref())?;
+    }
     if !site.common.quiet {
         say(format!(
             "{}: {} would go, {} stay",
@@ -675,6 +685,23 @@ fn plan(
         ));
     }
     Ok(ui::DONE)
+}
+
+/// Writes a list, or removes the one that an earlier run left where there is nothing to list.
+pub(super) fn write_or_remove(path: &Path, text: Option<&str>) -> Result<(), Failure> {
+    match text {
+        Some(text) => {
+            replace(path, text.as_bytes())
+                .map_err(|error| cannot("write the list", path, &error))?;
+        }
+        None => match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(cannot("remove", path, &error));
+            }
+            _ => {}
+        },
+    }
+    Ok(())
 }
 
 /// What a lock needs at a destination.
@@ -715,12 +742,16 @@ fn kept_of(
         .collect())
 }
 
-/// The kind of an image as the incumbents call it, by the category that its rule names.
-fn kind(category: Option<&str>) -> &'static str {
-    match category {
-        Some("release") => "ocpReleaseContent",
-        Some("operator") => "operatorRelatedImage",
-        None => "operatorCatalog",
+/// The kind of an image as the incumbents call it, by what it is to its block.
+fn kind(role: &str) -> &'static str {
+    match role {
+        "payload" => "ocpRelease",
+        "component" => "ocpReleaseContent",
+        "catalog" => "operatorCatalog",
+        "bundle" => "operatorBundle",
+        "related" => "operatorRelatedImage",
+        "chart" | "chart-image" => "helmImage",
+        "graph" => "cincinnatiGraph",
         _ => "generic",
     }
 }
@@ -788,21 +819,51 @@ fn wished(
         }
         return Ok((wishes, Vec::new()));
     };
-    let (gone, rest) = divide(&lock, &set)?;
+    let (gone, rest) = divide(&lock, &set, &rules, config)?;
     let failed =
         |error: crate::step::place::PlaceError| Failure::of(ui::ERROR, &error, error.hint());
-    for placement in placements(&gone, &[], &rules, shape).map_err(failed)? {
+    let is_graph = |owner: &str| {
+        let mut graphs = gone.images.iter().filter(|image| {
+            let rule = image.want.text("rule");
+            rule == Some("graph-image")
+        });
+        graphs.any(|image| image.key().to_string() == owner)
+    };
+    let made = made(&gone, &rules)?;
+    for placement in placements(&gone, &made, &rules, shape).map_err(failed)? {
+        let role = if is_graph(&placement.owner) {
+            "graph"
+        } else {
+            &placement.role
+        };
         wishes.push(Wish {
             path: shape.limit(&place.join(&placement.path)),
             tag: placement.tag.clone(),
             name: bare(&placement.origin),
-            kind: kind(placement.category.as_deref()).to_owned(),
+            kind: kind(role).to_owned(),
         });
     }
     wishes.sort();
     wishes.dedup_by(|a, b| (&a.path, &a.tag) == (&b.path, &b.tag));
-    let kept = kept_of(&rest, &[], &rules, &file, place, shape)?;
+    let made = self::made(&rest, &rules)?;
+    let kept = kept_of(&rest, &made, &rules, &file, place, shape)?;
     Ok((wishes, kept))
+}
+
+/// What is made for a lock, for the sake of its places: which image it is, is not known here.
+fn made(lock: &Lock, rules: &Rules) -> Result<Vec<Built>, Failure> {
+    let recipes = built::recipes(lock, rules).map_err(|error| unbuilt(&error))?;
+    Ok(recipes
+        .into_iter()
+        .map(|recipe| Built {
+            reference: recipe.owner.to_string(),
+            owner: recipe.owner,
+            blob: Blob {
+                digest: Digest::from_bytes([0; 32]),
+                size: 0,
+            },
+        })
+        .collect())
 }
 
 fn read_delete(path: &Path) -> Result<DeleteImageSet, Failure> {
@@ -850,19 +911,7 @@ fn images(
         ));
     };
     let request = Request {
-        asked: rows
-            .iter()
-            .map(|row| resolve::Asked {
-                rule: rule.name.clone(),
-                row: row.value(),
-                at: format!(
-                    "{}:{}:{}",
-                    config.display(),
-                    row.position.line,
-                    row.position.column
-                ),
-            })
-            .collect(),
+        asked: rows.iter().map(|row| asked(rule, row, config)).collect(),
         ..Request::default()
     };
     let expected = resolve::expected(&request, rules, &[], &mut Vec::new())
@@ -894,14 +943,19 @@ fn images(
             path: shape.limit(&place_at.join(&placement.path)),
             tag: placement.tag,
             name: bare(image),
-            kind: kind(placement.category.as_deref()).to_owned(),
+            kind: kind(&placement.role).to_owned(),
         });
     }
     Ok(wishes)
 }
 
 /// Divides a lock into what a deletion names and the rest. What both have, stays.
-fn divide(lock: &Lock, set: &DeleteImageSet) -> Result<(Lock, Lock), Failure> {
+fn divide(
+    lock: &Lock,
+    set: &DeleteImageSet,
+    rules: &Rules,
+    config: &Path,
+) -> Result<(Lock, Lock), Failure> {
     let mirror = &set.delete;
     let mut gone = Lock {
         rules: lock.rules.clone(),
@@ -928,18 +982,41 @@ fn divide(lock: &Lock, set: &DeleteImageSet) -> Result<(Lock, Lock), Failure> {
             .is_ok_and(|name| named.contains(&name.to_string()));
         !is_named
     });
+    // What belongs to one request as a whole is known by the block that answered it.
     for section in set.sections() {
-        let served = [
+        let divided = [
             "delete.additionalImages",
             "delete.platform.channels",
+            "delete.platform.kubeVirtContainer",
             "delete.operators",
         ];
-        if !served.contains(&section.name.as_str()) {
+        if divided.contains(&section.name.as_str()) {
+            continue;
+        }
+        let keys = requested(set, &section.name, rules, config)?;
+        let Some(keys) = keys else {
             unserved.push(set.error(
                 section.position,
-                format!("{} is not served by a deletion", section.name),
+                format!("no rule in force serves {}", section.name),
                 Some("list the images one by one under additionalImages".to_owned()),
             ));
+            continue;
+        };
+        for (key, position) in keys {
+            let found: Vec<BlockKey> = lock
+                .blocks()
+                .map(|block| block.key())
+                .filter(|known| is_answer(known, &key))
+                .collect();
+            if found.is_empty() {
+                unserved.push(unknown(position, key.to_string()));
+            }
+            for key in found {
+                if let Some(block) = lock.find(&key).and_then(resolve::copied) {
+                    gone.put(block).expect("no package is put alone");
+                    rest.remove(&key);
+                }
+            }
         }
     }
     for row in &mirror.platform.channels {
@@ -972,7 +1049,64 @@ fn divide(lock: &Lock, set: &DeleteImageSet) -> Result<(Lock, Lock), Failure> {
             ));
         }
     }
+    // A path across channels has releases of theirs; those that leave their channel leave it, too.
+    let left: BTreeSet<(String, String)> = gone
+        .releases
+        .iter()
+        .flat_map(|release| {
+            let versions = release.payloads.iter();
+            versions.map(|payload| (release.arch.clone(), payload.version.clone()))
+        })
+        .collect();
+    let stays: BTreeSet<(String, String)> = rest
+        .releases
+        .iter()
+        .filter(|release| !is_path(release))
+        .flat_map(|release| {
+            let versions = release.payloads.iter();
+            versions.map(|payload| (release.arch.clone(), payload.version.clone()))
+        })
+        .collect();
+    for release in rest.releases.iter_mut().filter(|release| is_path(release)) {
+        let arch = release.arch.clone();
+        release.payloads.retain(|payload| {
+            let one = (arch.clone(), payload.version.clone());
+            !left.contains(&one) || stays.contains(&one)
+        });
+    }
     rest.releases.retain(|release| !release.payloads.is_empty());
+    // Disks go with their releases; asked for alone, they go from all of them.
+    if mirror.platform.kube_virt_container.value
+        && mirror.platform.channels.is_empty()
+        && mirror.platform.release.is_none()
+    {
+        let mut found = false;
+        for release in &mut rest.releases {
+            let mut part = release.clone();
+            for payload in &mut release.payloads {
+                payload
+                    .components
+                    .retain(|component| !is_disk(&component.name));
+            }
+            // The payloads are in both parts, so they stay.
+            part.payloads.retain_mut(|payload| {
+                payload
+                    .components
+                    .retain(|component| is_disk(&component.name));
+                !payload.components.is_empty()
+            });
+            if !part.payloads.is_empty() {
+                found = true;
+                gone.releases.push(part);
+            }
+        }
+        if !found {
+            unserved.push(unknown(
+                mirror.platform.kube_virt_container.position,
+                "a disk for virtual machines".to_owned(),
+            ));
+        }
+    }
     for row in &mirror.operators {
         let operator = &row.value;
         let reference = operator.catalog.value.to_string();
@@ -1077,6 +1211,79 @@ fn divide(lock: &Lock, set: &DeleteImageSet) -> Result<(Lock, Lock), Failure> {
     }
 }
 
+/// The blocks that the rows of a section come to, each with its place; `None` where no rule serves it.
+fn requested(
+    set: &DeleteImageSet,
+    section: &str,
+    rules: &Rules,
+    config: &Path,
+) -> Result<Option<Vec<(BlockKey, Position)>>, Failure> {
+    let mirrored = section.replacen("delete.", "mirror.", 1);
+    let serving: Vec<&Rule> = rules
+        .serving(&mirrored)
+        .filter(|rule| rule.block.is_some())
+        .collect();
+    if serving.is_empty() {
+        return Ok(None);
+    }
+    let mut keys = Vec::new();
+    for row in set.rows(section).unwrap_or_default() {
+        for rule in &serving {
+            let request = Request {
+                asked: vec![asked(rule, &row, config)],
+                ..Request::default()
+            };
+            let expected = resolve::expected(&request, rules, &[], &mut Vec::new())
+                .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+            keys.extend(
+                expected
+                    .into_iter()
+                    .map(|expected| (expected.key, row.position)),
+            );
+        }
+    }
+    Ok(Some(keys))
+}
+
+fn asked(rule: &Rule, row: &config::Row, config: &Path) -> resolve::Asked {
+    resolve::Asked {
+        rule: rule.name.clone(),
+        row: row.value(),
+        at: format!(
+            "{}:{}:{}",
+            config.display(),
+            row.position.line,
+            row.position.column
+        ),
+    }
+}
+
+/// Whether a block is what a deletion names: a chart without a version is every version of it.
+fn is_answer(known: &BlockKey, named: &BlockKey) -> bool {
+    match (known, named) {
+        (
+            BlockKey::Chart { reference, .. },
+            BlockKey::Chart {
+                reference: other,
+                version: None,
+            },
+        ) => reference == other,
+        _ => known == named,
+    }
+}
+
+/// Whether a block is the path across several channels.
+fn is_path(release: &crate::plan::lock::Release) -> bool {
+    release.want.get("across").is_some()
+}
+
+/// Whether a component of a release is a boot disk for virtual machines.
+fn is_disk(name: &str) -> bool {
+    let disk = disk_name(Architecture::Amd64, false);
+    name.strip_prefix(&disk)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
 /// Whether a version is between two others, both included; a text that is no version is only itself.
 fn is_within(version: &str, min: Option<&str>, max: Option<&str>) -> bool {
     use crate::openshift::version::Version;
@@ -1097,7 +1304,7 @@ fn execute(
     stop: &AtomicBool,
 ) -> Result<u8, Failure> {
     let text = fs::read_to_string(file).map_err(|error| cannot("read the plan", file, &error))?;
-    let place = place.map(destination).transpose()?;
+    let place = place.map(|place| site.destination(place)).transpose()?;
     let under = place.as_ref().map(Destination::join_registry);
     let rows = delete::parse(&text, &file.display().to_string(), under.as_deref())
         .map_err(|error| delete_failure(&error))?;
@@ -1216,10 +1423,12 @@ mod tests {
         let payload = |version: &str| Payload {
             version: version.to_owned(),
             pin: pin(&format!("release-{version}")),
-            components: vec![Component {
-                name: "cli".to_owned(),
-                pin: pin("cli"),
-            }],
+            components: ["cli", "kube-virt-container", "kube-virt-container-s390x"]
+                .map(|name| Component {
+                    name: name.to_owned(),
+                    pin: pin(name),
+                })
+                .to_vec(),
         };
         let bundle = |name: &str, channel: &str| Bundle {
             name: name.to_owned(),
@@ -1235,13 +1444,22 @@ mod tests {
             images: vec![pin(&format!("{name}-operand"))],
         };
         Lock {
-            releases: vec![Release {
-                name: ReleaseName::Channel("stable-4.16".to_owned()),
-                arch: "amd64".to_owned(),
-                want: Want::default(),
-                risks: Vec::new(),
-                payloads: ["4.16.1", "4.16.2", "4.16.10"].map(payload).to_vec(),
-            }],
+            releases: vec![
+                Release {
+                    name: ReleaseName::Channel("stable-4.16".to_owned()),
+                    arch: "amd64".to_owned(),
+                    want: Want::default(),
+                    risks: Vec::new(),
+                    payloads: ["4.16.1", "4.16.2", "4.16.10"].map(payload).to_vec(),
+                },
+                Release {
+                    name: ReleaseName::Reference("quay.io/a/release:4.17.0".to_owned()),
+                    arch: "amd64".to_owned(),
+                    want: Want::default(),
+                    risks: Vec::new(),
+                    payloads: vec![payload("4.17.0")],
+                },
+            ],
             catalogs: vec![Catalog {
                 reference: "quay.io/a/index:v4.16".to_owned(),
                 want: Want::default(),
@@ -1270,7 +1488,8 @@ mod tests {
         let Config::Delete(set) = config::parse(&text, "delete.yaml").unwrap() else {
             panic!("a deletion")
         };
-        divide(&lock(), &set).map_err(|failure| failure.text)
+        let rules = Rules::embedded().unwrap();
+        divide(&lock(), &set, &rules, Path::new("delete.yaml")).map_err(|failure| failure.text)
     }
 
     fn versions(lock: &Lock) -> Vec<&str> {
@@ -1291,13 +1510,77 @@ mod tests {
     }
 
     #[test]
+    fn disks_go_alone_or_with_their_releases() {
+        let names = |lock: &Lock| -> Vec<String> {
+            lock.releases
+                .iter()
+                .flat_map(|release| &release.payloads)
+                .flat_map(|payload| &payload.components)
+                .map(|component| component.name.clone())
+                .collect()
+        };
+        let (gone, rest) = divided("  platform:\n    kubeVirtContainer: true\n").unwrap();
+        assert_eq!(names(&gone).len(), 8, "two disks of each of four releases");
+        assert_eq!(names(&rest), ["cli"; 4], "everything else stays");
+        assert_eq!(
+            versions(&rest).len(),
+            4,
+            "no release goes for the sake of its disk"
+        );
+        let (gone, rest) = divided(
+            "  platform:\n    kubeVirtContainer: true\n    channels:\n    - name: stable-4.16\n      minVersion: 4.16.1\n      maxVersion: 4.16.1\n",
+        )
+        .unwrap();
+        assert_eq!(names(&gone).len(), 3, "all of one release");
+        assert_eq!(names(&rest).len(), 9, "nothing of the others");
+    }
+
+    #[test]
+    fn a_path_across_channels_keeps_no_release_that_its_channel_loses() {
+        let mut lock = lock();
+        let mut path = lock.releases[0].clone();
+        path.name = ReleaseName::Channel("stable-4.15+stable-4.16".to_owned());
+        path.want = Want::new([("across", crate::canon::Value::List(Vec::new()))]);
+        lock.releases.push(path);
+        let text = "apiVersion: mirror.openshift.io/v2alpha1\nkind: DeleteImageSetConfiguration\ndelete:\n  platform:\n    channels:\n    - name: stable-4.16\n      maxVersion: 4.16.1\n";
+        let Config::Delete(set) = config::parse(text, "delete.yaml").unwrap() else {
+            panic!("a deletion")
+        };
+        let rules = Rules::embedded().unwrap();
+        let (gone, rest) = divide(&lock, &set, &rules, Path::new("delete.yaml"))
+            .map_err(|failure| failure.text)
+            .unwrap();
+        assert_eq!(versions(&gone), ["4.16.1"]);
+        assert_eq!(
+            versions(&rest)
+                .iter()
+                .filter(|version| **version == "4.16.1")
+                .count(),
+            0,
+            "nothing of it is left"
+        );
+    }
+
+    #[test]
+    fn a_release_by_name_goes_as_a_whole() {
+        let (gone, rest) = divided("  platform:\n    release: quay.io/a/release:4.17.0\n").unwrap();
+        assert_eq!(versions(&gone), ["4.17.0"], "the one that is named");
+        assert_eq!(versions(&rest), ["4.16.1", "4.16.2", "4.16.10"]);
+        let error = divided("  platform:\n    release: quay.io/a/release:4.18.0\n").unwrap_err();
+        assert!(
+            error.contains("release:4.18.0 amd64 is not in the lock"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn releases_are_divided_by_their_versions() {
         let (gone, rest) = divided(
             "  platform:\n    channels:\n    - name: stable-4.16\n      minVersion: 4.16.2\n      maxVersion: 4.16.9\n",
         )
         .unwrap();
         assert_eq!(versions(&gone), ["4.16.2"], "versions are no texts");
-        assert_eq!(versions(&rest), ["4.16.1", "4.16.10"]);
+        assert_eq!(versions(&rest), ["4.16.1", "4.16.10", "4.17.0"]);
         assert_eq!(rest.images.len(), 1, "what is not named stays");
     }
 

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::arguments::{EmitArguments, EmitKind, PlanArguments};
-use super::destination::{any_store, destination, flags};
+use super::destination::{any_store, flags, write_or_remove};
 use super::locking::{io_failure, unbuilt};
-use super::site::{Site, cannot, layout};
+use super::site::{Site, cannot};
 use super::ui::{self, Failure, count, remark, say};
 use crate::deliver::charts;
 use crate::deliver::emit::{
@@ -67,14 +67,14 @@ fn emit_failure(error: &EmitError) -> Failure {
 /// Refuses a flag that none of the kinds reads.
 fn check_flags(arguments: &EmitArguments) -> Result<(), Failure> {
     use EmitKind::{
-        Blueprint, HostsToml, InstallConfig, NextHop, PullSecret, RegistriesConf, Trust,
+        Blueprint, Cluster, HostsToml, InstallConfig, NextHop, PullSecret, RegistriesConf, Trust,
     };
     let is_any = |kinds: &[EmitKind]| kinds.iter().any(|kind| arguments.kind.contains(kind));
     for (flag, is_given, kinds) in [
         (
             "--never-contact-source",
             arguments.never_contact_source,
-            &[HostsToml, RegistriesConf, NextHop][..],
+            &[Cluster, HostsToml, RegistriesConf, NextHop][..],
         ),
         ("--ca", !arguments.ca.is_empty(), &[Trust, InstallConfig]),
         (
@@ -234,8 +234,12 @@ fn files(
             format!("--kind {} needs --registry HOST/PREFIX", kind.name()),
         ));
     };
-    let place = destination(registry)?;
-    let shape = layout(&arguments.shape);
+    let mut place = site.destination(registry)?;
+    if arguments.never_contact_source {
+        place.asks_source = Some(false);
+    }
+    let shape = site.shape(&arguments.shape, &place);
+    let never_source = place.asks_source == Some(false);
     let yaml = |name: &str, documents: &[crate::canon::Value]| match yaml_stream(documents) {
         Ok(text) => Ok(one(name, text)),
         Err(source) => Err(emit_failure(&EmitError::Yaml {
@@ -249,8 +253,7 @@ fn files(
     };
     let images =
         || mirrored(lock, built, rules, &place, &shape).map_err(|error| emit_failure(&error));
-    let sets =
-        || images().map(|images| mirror_sets(&images, &shape, arguments.never_contact_source));
+    let sets = || images().map(|images| mirror_sets(&images, &shape, never_source));
     let authorities = || -> Result<Option<String>, Failure> {
         if arguments.ca.is_empty() {
             return Ok(None);
@@ -348,6 +351,7 @@ fn files(
 
 /// `imgbuild plan --mapping FILE --missing FILE`: every image as `source=destination`, with transports, sorted.
 pub(super) fn dry_run(
+    site: &Site,
     arguments: &PlanArguments,
     lock: &Lock,
     built: &[Built],
@@ -362,8 +366,13 @@ pub(super) fn dry_run(
         return Err(Failure::new(ui::USAGE, "--registry says nothing here")
             .hint("it goes with --mapping or --missing"));
     }
-    let place = destination(registry)?;
-    let shape = flags(arguments.layout.as_deref(), arguments.max_nested_paths);
+    let place = site.destination(registry)?;
+    let shape = flags(
+        site,
+        &place,
+        arguments.layout.as_deref(),
+        arguments.max_nested_paths,
+    );
     let items = items(lock, built, rules, plan, &place, &shape)
         .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
     let mut mapping = Vec::new();
@@ -405,17 +414,8 @@ pub(super) fn dry_run(
             .map_err(|error| cannot("write the mapping", path, &error))?;
     }
     if let Some(path) = &arguments.missing {
-        if missing.is_empty() {
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(cannot("remove", path, &error));
-                }
-                _ => {}
-            }
-        } else {
-            replace(path, text(&mut missing).as_bytes())
-                .map_err(|error| cannot("write the list", path, &error))?;
-        }
+        let missing = (!missing.is_empty()).then(|| text(&mut missing));
+        write_or_remove(path, missing.as_deref())?;
     }
     Ok(())
 }

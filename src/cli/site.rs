@@ -14,19 +14,21 @@ use super::arguments::{Common, Shape, Subject};
 use super::ui::{self, Failure};
 use crate::canon::Value;
 use crate::config::SignaturePolicy;
-use crate::config::{self, Config, ImageSet};
+use crate::config::{self, Config, ImageSet, Operator, Position};
 use crate::digest::Digest;
 use crate::hint::Hint;
+use crate::openshift::select::Selection;
 use crate::plan::key::BlockKey;
 use crate::plan::lock::{Lock, Want};
 use crate::plan::text;
+use crate::reference::{ImageName, ReferenceError};
 use crate::registry::client::Client;
 use crate::registry::settings::{Environment, Files, Settings};
 use crate::run::realise::Limits;
 use crate::run::resolve::release::Services;
 use crate::run::resolve::{Asked, Request, rules_of};
 use crate::run::upstream::{Live, Places};
-use crate::step::place::Layout;
+use crate::step::place::{Destination, Layout};
 use crate::step::rule::{EMBEDDED, Rule, Rules};
 use crate::store::disk::{Access, Store};
 use crate::store::{Blob, StoreError};
@@ -475,19 +477,30 @@ impl Site {
                 ));
                 continue;
             }
+            let place = |position: Position| {
+                format!("{}:{}:{}", path.display(), position.line, position.column)
+            };
             let is_chart = section.name.starts_with("mirror.helm.");
             let mut values = Vec::new();
-            for row in &rows {
-                if !is_chart {
-                    values.push((row, row.value()));
+            for (index, row) in rows.iter().enumerate() {
+                if is_chart {
+                    match super::charts::row(self, row, &mut request.files) {
+                        Ok(value) => values.push((row, value)),
+                        Err(problem) => {
+                            refused.push(set.error(row.position, problem.text, problem.hint));
+                        }
+                    }
                     continue;
                 }
-                match super::charts::row(self, row, &mut request.files) {
-                    Ok(value) => values.push((row, value)),
-                    Err(problem) => {
-                        refused.push(set.error(row.position, problem.text, problem.hint));
-                    }
+                let mut value = row.value();
+                if section.name == "mirror.operators"
+                    && let (Some(operator), Value::Map(fields)) =
+                        (set.mirror.operators.get(index), &mut value)
+                {
+                    let file = self.operator(operator, fields, &place)?;
+                    request.files.extend(file);
                 }
+                values.push((row, value));
             }
             for (rule, (row, value)) in serving
                 .iter()
@@ -495,12 +508,7 @@ impl Site {
             {
                 request.asked.push(Asked {
                     rule: rule.name.clone(),
-                    at: format!(
-                        "{}:{}:{}",
-                        path.display(),
-                        row.position.line,
-                        row.position.column
-                    ),
+                    at: place(row.position),
                     row: value.clone(),
                 });
             }
@@ -517,6 +525,108 @@ impl Site {
             }),
             None => Ok(request),
         }
+    }
+
+    /// What a row of a catalog needs besides its own fields: what the settings say of it, the digest of its template (the
+    /// file is answered), and where each package was asked for.
+    fn operator(
+        &self,
+        operator: &Operator,
+        fields: &mut BTreeMap<String, Value>,
+        place: &dyn Fn(Position) -> String,
+    ) -> Result<Option<(String, Vec<u8>)>, Failure> {
+        let said = self.settings.catalogs.iter().find(|(name, _)| {
+            name.parse::<ImageName>()
+                .is_ok_and(|name| name == operator.catalog.value)
+        });
+        if let Some((_, said)) = said {
+            let mut refused = Vec::new();
+            let mut settings = BTreeMap::new();
+            if let Some(selection) = &said.value.selection {
+                if let Err(error) = selection.value.parse::<Selection>() {
+                    refused.push(
+                        self.settings
+                            .error(selection.position, error.to_string(), None),
+                    );
+                }
+                settings.insert("selection".to_owned(), selection.value.as_str().into());
+            }
+            if let Some(prereleases) = &said.value.prereleases {
+                if !["include", "exclude"].contains(&prereleases.value.as_str()) {
+                    let message = format!(
+                        "{:?} says nothing of pre-releases: expected include or exclude",
+                        prereleases.value
+                    );
+                    refused.push(self.settings.error(prereleases.position, message, None));
+                }
+                settings.insert("prereleases".to_owned(), prereleases.value.as_str().into());
+            }
+            if let Some(errors) = config::ConfigErrors::of(refused) {
+                return Err(Failure {
+                    code: ui::ERROR,
+                    text: errors.render(),
+                });
+            }
+            fields.insert("settings".to_owned(), Value::Map(settings));
+        }
+        if let Some(Value::List(packages)) = fields.get_mut("packages") {
+            for (package, named) in packages.iter_mut().zip(&operator.packages) {
+                if let Value::Map(package) = package {
+                    package.insert("at".to_owned(), place(named.position).into());
+                }
+            }
+        }
+        let Some(template) = &operator.target_catalog_source_template else {
+            return Ok(None);
+        };
+        // As the config writes it, like every path there: relative to where the command runs.
+        let path = PathBuf::from(&template.value);
+        let bytes = fs::read(&path).map_err(|error| {
+            cannot("read the template", &path, &error)
+                .hint(format!("it is named at {}", place(template.position)))
+        })?;
+        fields.insert("template".to_owned(), Value::Digest(Digest::of(&bytes)));
+        Ok(Some((template.value.clone(), bytes)))
+    }
+
+    /// What the settings say of a destination, by its registry and prefix.
+    fn settings_of(&self, place: &Destination) -> Option<&config::Destination> {
+        self.settings
+            .destinations
+            .values()
+            .map(|settings| &settings.value)
+            .find(|settings| {
+                settings
+                    .registry
+                    .value
+                    .parse::<Destination>()
+                    .is_ok_and(|known| {
+                        (&known.registry, &known.prefix) == (&place.registry, &place.prefix)
+                    })
+            })
+    }
+
+    /// The destination that a text names, with what the settings say of it.
+    pub(super) fn destination(&self, text: &str) -> Result<Destination, Failure> {
+        let mut place: Destination = text.parse().map_err(|error: ReferenceError| {
+            Failure::of(
+                ui::USAGE,
+                &error,
+                Some("a destination is docker://HOST[:PORT][/PREFIX]".to_owned()),
+            )
+        })?;
+        let policy = self
+            .settings_of(&place)
+            .and_then(|settings| settings.source_policy.as_ref());
+        place.asks_source =
+            policy.map(|policy| policy.value == config::SourcePolicy::AllowContactingSource);
+        Ok(place)
+    }
+
+    /// How repositories are named at a destination: by the flags, else by the settings.
+    pub(super) fn shape(&self, shape: &Shape, place: &Destination) -> Layout {
+        let default = self.settings_of(place).map(configured);
+        layout(shape, &default.unwrap_or_default())
     }
 
     /// Reads a lock that must be there.
@@ -561,11 +671,26 @@ pub(super) fn compare(
         .collect()
 }
 
-/// The layout that flags describe.
-pub(super) fn layout(shape: &Shape) -> Layout {
+/// The layout that flags describe, on top of another.
+pub(super) fn layout(shape: &Shape, default: &Layout) -> Layout {
     Layout {
-        name: shape.layout.clone(),
-        max_nested_paths: shape.max_nested_paths,
+        name: shape.layout.clone().unwrap_or_else(|| default.name.clone()),
+        max_nested_paths: shape.max_nested_paths.unwrap_or(default.max_nested_paths),
+    }
+}
+
+/// The layout that the settings give a destination.
+pub(super) fn configured(settings: &config::Destination) -> Layout {
+    let default = Layout::default();
+    let limit = settings.max_nested_paths.as_ref();
+    Layout {
+        name: settings
+            .layout
+            .as_ref()
+            .map_or(default.name, |layout| layout.value.clone()),
+        max_nested_paths: limit.map_or(default.max_nested_paths, |limit| {
+            usize::try_from(limit.value).unwrap_or(usize::MAX)
+        }),
     }
 }
 

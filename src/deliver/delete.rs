@@ -28,7 +28,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::holdings::Holdings;
 use crate::digest::Digest;
@@ -501,6 +501,49 @@ impl Plan {
             );
         }
         out
+    }
+}
+
+impl Plan {
+    /// What goes as the older tool's dry run lists it (`prune-plan.json`): manifests by repository; `None` if nothing
+    /// goes.
+    #[must_use]
+    pub fn pruning(&self, registry: &str) -> Option<String> {
+        #[derive(Serialize)]
+        struct Pruning<'a> {
+            registry: &'a str,
+            repositories: Vec<Pruned<'a>>,
+        }
+        #[derive(Serialize)]
+        struct Pruned<'a> {
+            name: &'a str,
+            manifests: BTreeSet<Digest>,
+        }
+        let mut manifests: BTreeMap<&str, BTreeSet<Digest>> = BTreeMap::new();
+        for row in &self.rows {
+            manifests
+                .entry(row.repository.path())
+                .or_default()
+                .insert(row.digest);
+        }
+        if manifests.is_empty() {
+            return None;
+        }
+        let pruning = Pruning {
+            registry,
+            repositories: manifests
+                .into_iter()
+                .map(|(name, manifests)| Pruned { name, manifests })
+                .collect(),
+        };
+        let mut out = Vec::new();
+        let indent = serde_json::ser::PrettyFormatter::with_indent(b" ");
+        let mut writer = serde_json::Serializer::with_formatter(&mut out, indent);
+        pruning
+            .serialize(&mut writer)
+            .expect("text and lists can always be written as JSON");
+        out.push(b'\n');
+        Some(String::from_utf8(out).expect("JSON is UTF-8"))
     }
 }
 

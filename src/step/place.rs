@@ -24,6 +24,8 @@ pub struct Destination {
     pub registry: String,
     /// Path components before every repository; may be empty.
     pub prefix: String,
+    /// Whether those who pull from it may ask the source as well; absent, if nobody has said.
+    pub asks_source: Option<bool>,
 }
 
 impl Destination {
@@ -67,6 +69,7 @@ impl FromStr for Destination {
         Ok(Self {
             registry: registry.to_owned(),
             prefix: prefix.to_owned(),
+            asks_source: None,
         })
     }
 }
@@ -137,6 +140,8 @@ pub struct Placement {
     pub by: Vec<MirrorSet>,
     /// The block that brought it.
     pub owner: String,
+    /// What it is to that block, as `of` says it.
+    pub role: String,
     /// What was asked for, as written.
     pub origin: ImageName,
     /// The manifest.
@@ -288,6 +293,8 @@ impl<'a> Subject<'a> {
                         .trim_end_matches('/')
                         .to_owned(),
                 );
+                let last = name.path.trim_end_matches('/').rsplit('/').next();
+                set("name", last.unwrap_or_default().to_owned());
                 if let Some(tag) = &name.tag {
                     set("tag", tag.to_string());
                 }
@@ -309,6 +316,9 @@ impl<'a> Subject<'a> {
         if let Some(source) = self.source {
             pin.insert("registry".to_owned(), source.registry().into());
             pin.insert("path".to_owned(), source.path().into());
+            // What `oc adm catalog mirror` names an image after: the whole reference.
+            let whole = format!("{source}@{digest}");
+            pin.insert("fnv".to_owned(), format!("{:x}", fnv(&whole)).into());
         }
         let mut role = BTreeMap::from([("kind".to_owned(), Value::from(self.role))]);
         if let Some(name) = self.name {
@@ -325,6 +335,13 @@ impl<'a> Subject<'a> {
             ("block", self.block.clone()),
         ])
     }
+}
+
+/// FNV-1a, 32 bits.
+fn fnv(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |sum, byte| {
+        (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 /// Places one image by its rule.
@@ -379,6 +396,7 @@ pub fn place(rule: &Rule, layout: &Layout, subject: &Subject<'_>) -> Result<Plac
         category: rule.category.clone(),
         by,
         owner: subject.owner.clone(),
+        role: subject.role.to_owned(),
         origin: subject.origin.clone(),
         digest: subject.blob.digest,
         size: subject.blob.size,
@@ -638,6 +656,7 @@ mod tests {
             category: None,
             by: Vec::new(),
             owner: String::new(),
+            role: String::new(),
             origin: origin.parse().unwrap(),
             digest: Digest::from_hex(&letter.repeat(64)).unwrap(),
             size: 7,

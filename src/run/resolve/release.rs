@@ -915,20 +915,22 @@ fn place_of(
     Some(format!("{}:{}", placed.path, placed.tag))
 }
 
-/// A payload must be for the architecture that was asked for.
-fn check_architecture(
+/// What a payload is for, by its own word or that of its image.
+///
+/// # Errors
+/// If its config does not arrive or cannot be read, or names no architecture that releases have.
+pub fn architecture(
     contents: &Contents,
     instance: &Instance,
-    pin: &Pin,
-    wish: &Wish,
+    origin: &PinOrigin,
     means: &Means<'_>,
-) -> Result<(), Problem> {
+) -> Result<Architecture, Problem> {
     let config = match &instance.image.config {
         None => String::new(),
         Some(config) => {
             let config: &Descriptor = config;
             let blob = Blob::from(config);
-            means.blob(blob, vec![super::means::origin_of(&pin.origin)])?;
+            means.blob(blob, vec![super::means::origin_of(origin)])?;
             let bytes = read(means.resolver().store, &blob, CONFIG_LIMIT)
                 .map_err(|error| Problem::new(one_line(&error)))?;
             let config: Config = serde_json::from_slice(&bytes).map_err(|error| {
@@ -937,10 +939,21 @@ fn check_architecture(
             config.architecture
         }
     };
-    let found = contents
+    contents
         .metadata
         .architecture(&config, instance.of)
-        .map_err(|error| Problem::of(&error))?;
+        .map_err(|error| Problem::of(&error))
+}
+
+/// A payload must be for the architecture that was asked for.
+fn check_architecture(
+    contents: &Contents,
+    instance: &Instance,
+    pin: &Pin,
+    wish: &Wish,
+    means: &Means<'_>,
+) -> Result<(), Problem> {
+    let found = architecture(contents, instance, &pin.origin, means)?;
     if found == wish.architecture {
         return Ok(());
     }
