@@ -246,3 +246,41 @@ fn what_a_registry_would_not_serve_is_not_claimed() {
         "the child that is served, and no other:\n{lock}"
     );
 }
+
+#[test]
+fn a_registry_tree_is_served_by_the_stock_registry_for_every_image() {
+    let Some(stock) = Stock::start(None) else {
+        return;
+    };
+    let content = Content::default();
+    crate::site::content::many(&content, 8, 700);
+    content.index(
+        "team/multi:v1",
+        &[("linux/amd64", &[(2, 400)]), ("linux/arm64", &[(3, 400)])],
+    );
+    content.image("a/deep/path/of/names:v1", &[(4, 100)]);
+    let upstream = content.served();
+    let site = Connected::to(&upstream);
+    site.wants(content.names());
+    site.lock();
+    site.imgbuild("export -o tree --as registry-fs").done();
+    crate::site::copy(&site.path("tree"), &stock.data());
+    for image in content.images() {
+        let name = image.name();
+        let served = wire::manifest(stock.address(), &image.repository, &image.tag).unwrap();
+        assert_eq!(
+            imgbuild::digest::Digest::of(&served),
+            image.descriptor.digest,
+            "{name}: the very bytes"
+        );
+        let copy = site.path(name.replace([':', '/'], "-"));
+        let Some(run) = site.other(&format!(
+            "skopeo copy --all -q --insecure-policy --src-tls-verify=false docker://{}/{name} dir:{}",
+            stock.address(),
+            copy.display()
+        )) else {
+            return;
+        };
+        run.done();
+    }
+}

@@ -308,7 +308,7 @@ fn an_archive_that_was_tampered_with_is_refused() {
             rewrite(path, &world.others, &mut dice);
         }
         let mut bytes = fs::read(path).unwrap();
-        for _ in 0..1 + dice.below(3) {
+        for _ in 0..=dice.below(3) {
             match dice.below(3) {
                 0 => mislead(&mut bytes, &mut dice),
                 _ => scratch(&mut bytes, dice.of::<Vec<u8>>(&world.good), &mut dice),
@@ -430,7 +430,7 @@ fn a_text_that_is_read_is_the_one_that_would_be_written() {
         for case in cases(10) {
             let mut dice = Dice(case);
             let mut bytes = good.clone();
-            for _ in 0..1 + dice.below(3) {
+            for _ in 0..=dice.below(3) {
                 match dice.below(4) {
                     0 | 1 => retell(&mut bytes, &mut dice),
                     2 if what == "tar header" => mislead(&mut bytes, &mut dice),
@@ -471,7 +471,7 @@ fn a_seal_that_was_changed_vouches_for_nothing_else() {
     for case in cases(10) {
         let mut dice = Dice(case);
         let mut bytes = good.clone();
-        for _ in 0..1 + dice.below(3) {
+        for _ in 0..=dice.below(3) {
             match dice.below(2) {
                 0 => retell(&mut bytes, &mut dice),
                 _ => scratch(&mut bytes, &good, &mut dice),
@@ -518,7 +518,7 @@ fn what_damaged_parity_restores_is_right() {
         world.restore();
         let hit = dice.below(files.len());
         let mut bytes = good[hit].clone();
-        for _ in 0..1 + dice.below(3) {
+        for _ in 0..=dice.below(3) {
             scratch(&mut bytes, dice.of::<Vec<u8>>(&good), &mut dice);
         }
         fs::write(&files[hit], &bytes).unwrap();
