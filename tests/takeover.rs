@@ -171,12 +171,17 @@ fn a_registry_that_skopeo_filled_is_taken_over_and_the_next_archive_carries_the_
     let taker = Site::new();
     taker
         .imgbuild(&format!(
-            "takeover {}",
+            "takeover {} --files kept",
             work.path("v2/mirror_000002.tar").display()
         ))
         .done()
         .says(&["left out: ", "team/one:v1: its manifest", "is not there"]);
     assert_eq!(references(&taker, "takeover.lock.toml"), BTreeSet::new());
+    assert_eq!(
+        files(&taker.path("kept")),
+        working,
+        "the working directory and the config are kept where they are asked for"
+    );
 
     // The site moves over: the next archive stands on what the registry has.
     site.imgbuild(&format!("takeover {folder} --registry {UPSTREAM}"))

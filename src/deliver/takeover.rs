@@ -105,6 +105,8 @@ pub struct Taken {
     pub left_out: Vec<String>,
     /// Layers and configs of the lock that are not in the store, because an earlier archive brought them.
     pub elsewhere: u64,
+    /// Files of its working directory that were kept.
+    pub kept: u64,
     /// The sequences of oc-mirror v1 that were seen.
     pub sequences: BTreeSet<u64>,
 }
@@ -120,6 +122,8 @@ enum Meaning {
     Tag(String, Tag),
     /// The metadata of oc-mirror v1.
     Metadata,
+    /// A file of oc-mirror v2's own, by its path: its working directory and the config that it was run with.
+    Working(PathBuf),
     /// Nothing that is wanted.
     Other,
 }
@@ -182,6 +186,10 @@ fn meaning(path: &str) -> Meaning {
         }
         match names.as_slice() {
             [.., "blobs", name] => digest_of(name).map(Meaning::Blob),
+            [name] if name.starts_with("isc_") => Some(Meaning::Working(PathBuf::from(name))),
+            ["working-dir", rest @ ..] if !rest.is_empty() && !names.contains(&"..") => {
+                Some(Meaning::Working(names.iter().collect()))
+            }
             _ => None,
         }
     };
@@ -197,6 +205,8 @@ enum Content<'a> {
 
 struct Reader<'a> {
     store: &'a Store,
+    /// Where files of other kinds are kept.
+    keep: Option<&'a Path>,
     stop: &'a AtomicBool,
     progress: &'a dyn Fn(u64),
     taken: Taken,
@@ -208,7 +218,8 @@ struct Reader<'a> {
 }
 
 /// Takes over everything in `paths`. Images are named as of `registry` (`HOST[:PORT]`), since those tools do not keep
-/// where they came from.
+/// where they came from. The working directory that archives of oc-mirror v2 carry is written below `keep`, if that is
+/// given: regular files, under their names in the archive.
 ///
 /// # Errors
 /// If a file cannot be read, or nothing is there. What is damaged is in the answer.
@@ -216,12 +227,14 @@ pub fn take(
     paths: &[PathBuf],
     registry: &str,
     store: &Store,
+    keep: Option<&Path>,
     stop: &AtomicBool,
     progress: &dyn Fn(u64),
 ) -> Result<Taken, TakeoverError> {
     Repository::new(registry, "x")?;
     let mut reader = Reader {
         store,
+        keep,
         stop,
         progress,
         taken: Taken::default(),
@@ -238,6 +251,17 @@ pub fn take(
         }
     }
     reader.finish(registry)
+}
+
+/// Writes a file whole, or not at all.
+fn keep_file(target: &Path, bytes: &mut dyn Read) -> io::Result<()> {
+    let folder = target.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    io::copy(bytes, &mut file)?;
+    file.as_file().sync_all()?;
+    file.persist(target)?;
+    Ok(())
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> TakeoverError {
@@ -348,6 +372,13 @@ impl Reader<'_> {
         };
         match meaning(name) {
             Meaning::Other => {}
+            Meaning::Working(name) => {
+                if let (Some(folder), Content::File(bytes, _)) = (self.keep, content) {
+                    let target = folder.join(name);
+                    keep_file(&target, bytes).map_err(io_error(&target))?;
+                    self.taken.kept += 1;
+                }
+            }
             Meaning::Blob(digest) => {
                 if let Content::File(bytes, size) = content {
                     self.blob(name, Some(digest), bytes, size, path)?;
@@ -664,8 +695,14 @@ mod tests {
             ("publish/.metadata.json".to_owned(), Meaning::Metadata),
             (
                 "working-dir/hold-release/release-manifests/x.json".to_owned(),
-                Meaning::Other,
+                Meaning::Working("working-dir/hold-release/release-manifests/x.json".into()),
             ),
+            (
+                "./isc_2026-11-01T10:00:00Z".to_owned(),
+                Meaning::Working("isc_2026-11-01T10:00:00Z".into()),
+            ),
+            ("working-dir/../../x".to_owned(), Meaning::Other),
+            ("working-dir".to_owned(), Meaning::Other),
             ("../../v2/../manifests/v1".to_owned(), Meaning::Other),
             (
                 "docker/registry/v2/repositories/../_manifests/tags/v1/current/link".to_owned(),
