@@ -20,7 +20,7 @@ use imgbuild::oci::{Descriptor, OCI_MANIFEST};
 
 use crate::site::content::Content;
 use crate::site::registry::Registry;
-use crate::site::{Connected, Disconnected, Site, UPSTREAM, wire};
+use crate::site::{Connected, Disconnected, UPSTREAM, wire};
 
 /// Who may read the repository.
 const LOGIN: (&str, &str) = ("reader", "s3cret-password");
