@@ -7,7 +7,7 @@
 //! [destination.site-a]     # registry, stream, layout, max-nested-paths, source-policy
 //! [registry."quay.io"]     # connections, requests-per-second
 //! [url."https://a/b"]      # location
-//! [catalog."REF"]          # selection
+//! [catalog."REF"]          # selection, prereleases
 //! [chart."REF"]            # values, values-files, kubernetes-version, api-versions, strict; "*" is every chart
 //! [samples]                # configmap
 //! [signatures."SCOPE"]     # policy, keys, referrers
@@ -147,6 +147,8 @@ pub struct RegistryLimits {
 pub struct CatalogSettings {
     /// Which selection algorithm; the catalog filter says which there are.
     pub selection: Option<At<String>>,
+    /// What becomes of pre-releases, where the algorithm's own answer is not wanted.
+    pub prereleases: Option<At<String>>,
 }
 
 /// `[chart."REF"]`
@@ -275,7 +277,7 @@ const URL: Schema = Schema {
 };
 const CATALOG: Schema = Schema {
     place: "catalog.REF",
-    keys: &[("selection", Always)],
+    keys: &[("selection", Always), ("prereleases", Always)],
     advice: &[],
 };
 const CHART: Schema = Schema {
@@ -420,7 +422,9 @@ impl Settings {
                 })
                 .collect(),
             "catalog" => of(&self.catalogs, |catalog| {
-                Branch::default().maybe("selection", catalog.selection.as_ref())
+                Branch::default()
+                    .maybe("selection", catalog.selection.as_ref())
+                    .maybe("prereleases", catalog.prereleases.as_ref())
             }),
             "chart" => of(&self.charts, |chart| {
                 Branch::default()
@@ -565,6 +569,7 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>, document: &Arc<Documen
             }
             Some(CatalogSettings {
                 selection: reader.text(row, "selection"),
+                prereleases: reader.text(row, "prereleases"),
             })
         },
     );

@@ -17,6 +17,7 @@
 //! ## Why not real images
 //! They are large, have licences of their own, and differ from day to day.
 
+mod catalog;
 mod generate;
 mod layer;
 mod place;
@@ -28,6 +29,7 @@ mod world;
 use std::io;
 use std::path::PathBuf;
 
+pub use catalog::{Catalog, Operator};
 pub use generate::Spec;
 pub use layer::{Compression, Content, Layer, Member};
 pub use upstream::Upstream;

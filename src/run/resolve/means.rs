@@ -37,6 +37,8 @@ pub struct Problem {
     pub hint: Option<String>,
     /// Whether it is about trust: a signature that is missing or proves nothing.
     pub is_trust: bool,
+    /// Where it was asked for, if that is more precise than where its block was.
+    pub at: Option<String>,
 }
 
 impl Problem {
@@ -46,6 +48,7 @@ impl Problem {
             text: text.into(),
             hint: None,
             is_trust: false,
+            at: None,
         }
     }
 
@@ -75,6 +78,13 @@ impl Problem {
     #[must_use]
     pub const fn trust(mut self) -> Self {
         self.is_trust = true;
+        self
+    }
+
+    /// The same at a place of the config.
+    #[must_use]
+    pub fn at(mut self, place: impl Into<String>) -> Self {
+        self.at = Some(place.into());
         self
     }
 

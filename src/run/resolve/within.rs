@@ -31,8 +31,8 @@ use crate::openshift::payload::{
 use crate::openshift::release::Architecture;
 use crate::plan::key::{BlockKey, ReleaseName};
 use crate::plan::lock::{
-    Block as LockBlock, ChartSource, Lock, NewBlock, Origin as PinOrigin, Payload, Pin, Release,
-    Signature, Want,
+    Block as LockBlock, Catalog, ChartSource, Lock, NewBlock, Origin as PinOrigin, Payload, Pin,
+    Release, Signature, Want,
 };
 use crate::reference::ImageName;
 use crate::step::{Address, Origin};
@@ -274,6 +274,19 @@ impl<'a> Vetted<'a> {
         Some(pin.image())
     }
 
+    /// The catalog of that name in the other lock, whatever was wanted of it there: its packages are the fragments that
+    /// can be had.
+    #[must_use]
+    pub fn catalog(&self, reference: &str, target: Option<&str>) -> Option<&'a Catalog> {
+        let other = || {
+            self.lock
+                .catalogs
+                .iter()
+                .find(|one| one.reference == reference)
+        };
+        self.lock.catalog(reference, target).or_else(other)
+    }
+
     /// The same block of the other lock, if it answers the very same request.
     #[must_use]
     pub fn same(&self, key: &BlockKey, want: &Want) -> Option<LockBlock<'a>> {
@@ -460,9 +473,7 @@ fn read_payload(
 pub(super) fn taken_over(expected: &Expected, means: &Means<'_>) -> Option<NewBlock> {
     let vetted = means.within()?;
     match &expected.key {
-        BlockKey::Catalog { .. } | BlockKey::Chart { .. } => {
-            vetted.same(&expected.key, &expected.want).and_then(copied)
-        }
+        BlockKey::Chart { .. } => vetted.same(&expected.key, &expected.want).and_then(copied),
         _ => None,
     }
 }
