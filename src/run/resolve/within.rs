@@ -31,8 +31,8 @@ use crate::openshift::payload::{
 use crate::openshift::release::Architecture;
 use crate::plan::key::{BlockKey, ReleaseName};
 use crate::plan::lock::{
-    Block as LockBlock, Catalog, ChartSource, Lock, NewBlock, Origin as PinOrigin, Payload, Pin,
-    Release, Signature, Want,
+    Block as LockBlock, Catalog, Chart, ChartSource, Lock, NewBlock, Origin as PinOrigin, Payload,
+    Pin, Release, Signature, Want,
 };
 use crate::reference::ImageName;
 use crate::step::{Address, Origin};
@@ -121,6 +121,12 @@ impl<'a> Vetted<'a> {
             }
         }
         vetted
+    }
+
+    /// The charts of that name that the other lock pins, in its order.
+    pub(super) fn charts<'s>(&'s self, reference: &'s str) -> impl Iterator<Item = &'a Chart> + 's {
+        let charts = self.lock.charts.iter();
+        charts.filter(move |chart| chart.reference == reference)
     }
 
     fn admit(&mut self, pin: &Pin) {
