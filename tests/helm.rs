@@ -338,7 +338,11 @@ fn charts_of_every_kind_are_locked_carried_and_installed_from_the_mirror() {
         .says(&["every list follows from what is pinned (0 releases, 4 charts)"]);
     near.imgbuild(&format!("why {UPSTREAM}/team/db:5"))
         .done()
-        .says(&["image of the chart", "#web"]);
+        .says(&[
+            "image of the chart",
+            "#web",
+            "found by pod spec: web/charts/db/templates/db.yaml CronJob/db",
+        ]);
 
     // The order of answers counts for nothing.
     let lone = world.site();
