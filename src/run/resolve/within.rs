@@ -24,7 +24,6 @@ use flate2::read::MultiGzDecoder;
 
 use super::means::{FILE_LIMIT, Means, Problem};
 use super::{Expected, copied};
-use crate::chart::semver::{Constraint, Version as Semver};
 use crate::digest::Digest;
 use crate::oci::PlatformName;
 use crate::openshift::graph::Graph;
@@ -132,6 +131,12 @@ impl<'a> Vetted<'a> {
             }
         }
         vetted
+    }
+
+    /// The charts of that name that the other lock pins, in its order.
+    pub(super) fn charts<'s>(&'s self, reference: &'s str) -> impl Iterator<Item = &'a Chart> + 's {
+        let charts = self.lock.charts.iter();
+        charts.filter(move |chart| chart.reference == reference)
     }
 
     fn admit(&mut self, pin: &Pin) {
@@ -475,36 +480,6 @@ impl<'a> Vetted<'a> {
         GraphData::read(files)
             .map(Some)
             .map_err(|error| Problem::of(&error).about(&file.reference))
-    }
-
-    /// The chart that answers a request for one: the same request's, else one whose version fits.
-    ///
-    /// # Errors
-    /// If the other lock pins no such chart, or the version is malformed.
-    pub fn chart(&self, reference: &str, version: Option<&str>) -> Result<&'a Chart, Problem> {
-        let charts = || {
-            let charts = self.lock.charts.iter();
-            charts.filter(|chart| chart.reference == reference)
-        };
-        if let Some(chart) = charts().find(|chart| chart.want.text("version") == version) {
-            return Ok(chart);
-        }
-        let constraint = Constraint::parse(version.unwrap_or("*"))
-            .map_err(|error| Problem::new(error.to_string()).about(reference))?;
-        let fits = |chart: &&Chart| {
-            let own = chart
-                .version
-                .as_deref()
-                .and_then(|own| Semver::parse(own).ok());
-            own.is_some_and(|own| constraint.check(&own))
-        };
-        charts().find(fits).ok_or_else(|| {
-            let what = version.map_or_else(
-                || format!("chart {reference}"),
-                |version| format!("chart {reference} {version}"),
-            );
-            self.unknown(&what)
-        })
     }
 
     /// The part of a graph whose payloads are pinned here.
