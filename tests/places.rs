@@ -303,7 +303,7 @@ fn a_choice_of_platforms_keeps_the_index_and_leaves_the_others_out() {
     let far = Disconnected::with(stock.address());
     far.receives(&site, "media");
     far.imgbuild(&format!("import media --to docker://{}", stock.address()))
-        .ends(5)
+        .ends(1)
         .says(&[
             "team/multi",
             "the registry does not take an index of which only some images are mirrored",
@@ -320,7 +320,7 @@ fn a_destination_that_cannot_be_reached_or_written_is_named() {
     let far = Disconnected::with("127.0.0.1:9");
     far.receives(&site, "media");
     far.imgbuild("import media --to docker://127.0.0.1:9/mirror")
-        .ends(5)
+        .ends(1)
         .says(&["127.0.0.1:9", "refused"])
         .hints(&[
             "a registry runs at 127.0.0.1:9",
@@ -336,7 +336,7 @@ fn a_destination_that_cannot_be_reached_or_written_is_named() {
         "import media --to docker://{}",
         read_only.address()
     ))
-    .ends(5)
+    .ends(1)
     .says(&["no tag was moved"]);
     assert!(far.heads().is_empty(), "nothing is adopted");
 }

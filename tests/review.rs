@@ -1048,6 +1048,7 @@ fn every_example_goes_from_lock_to_import_and_its_lockfile_is_what_lock_writes()
         }
         place.write("registries.conf", &conf);
         place.write(&format!("examples/{name}.yaml"), &text);
+        crate::site::copy(Path::new("examples/charts"), &place.path("examples/charts"));
         let file = format!("lockfiles/{name}.lock.toml");
         let config = format!("-c examples/{name}.yaml");
         place.imgbuild(&format!("lock {config}")).ends(0);

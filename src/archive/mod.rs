@@ -55,6 +55,9 @@ pub mod verify;
 pub mod write;
 
 #[cfg(test)]
+#[path = "fuzz_tests.rs"]
+mod fuzz;
+#[cfg(test)]
 mod samples;
 
 use std::fmt;

@@ -197,6 +197,8 @@ pub(super) enum Command {
     Store(StoreArguments),
     /// Look at releases and channels before choosing
     List(ListArguments),
+    /// Take installers and clients out of a release, pinned to the payload they are taken with
+    Extract(ExtractArguments),
     /// Print the rules in force
     Rules(RulesArguments),
     /// Print the version
@@ -226,6 +228,7 @@ pub(super) struct InitArguments {
 }
 
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(super) struct LockArguments {
     #[command(flatten)]
     pub(super) subject: Subject,
@@ -238,6 +241,9 @@ pub(super) struct LockArguments {
     /// Ask the names again, without writing; exit 3 if something has moved or vanished
     #[arg(long, requires = "check")]
     pub(super) upstream: bool,
+    /// Derive the components of releases and the images of charts again from what is pinned; fetches what is not here
+    #[arg(long, requires = "check")]
+    pub(super) deep: bool,
     /// Take the answers to all names from this evidence log, and make every pin again
     #[arg(long, value_name = "FILE", conflicts_with_all = ["update", "offline", "check"])]
     pub(super) replay: Option<PathBuf>,
@@ -257,6 +263,9 @@ pub(super) struct LockArguments {
     /// Let update paths cross edges that carry this risk, from now on
     #[arg(long, value_name = "NAME")]
     pub(super) accept_risk: Vec<String>,
+    /// Take the packages besides that selected bundles require
+    #[arg(long, conflicts_with = "check")]
+    pub(super) add_required: bool,
     /// Why images are left out
     #[arg(long, value_name = "TEXT", requires = "skip")]
     pub(super) reason: Option<String>,
@@ -341,6 +350,9 @@ pub(super) struct AuditArguments {
     /// The line of archives [default: the one whose config it is in imgbuild.toml, else the config stem]
     #[arg(long, value_name = "NAME")]
     pub(super) stream: Option<String>,
+    /// Render every chart with the helm on PATH as well, and say what it renders otherwise
+    #[arg(long)]
+    pub(super) helm: bool,
     /// Ask this registry for everything that the lock names as well: HOST[:PORT][/PREFIX]
     #[arg(long, value_name = "HOST/PREFIX")]
     pub(super) registry: Option<String>,
@@ -830,6 +842,48 @@ pub(super) enum ListCommand {
     Releases(ListReleases),
     /// List the channels of a minor
     Channels(ListReleases),
+    /// List the packages of an operator catalog, the channels of a package, or the versions of a channel
+    Operators(ListOperators),
+    /// List the charts of a repository, or the versions of one
+    Charts(ListCharts),
+}
+
+/// `imgbuild list operators`
+#[derive(Debug, Args)]
+pub(super) struct ListOperators {
+    /// The catalog: HOST/PATH:TAG, HOST/PATH@DIGEST or oci:PATH
+    #[arg(long, value_name = "REF", required_unless_present = "catalogs")]
+    pub(super) catalog: Option<String>,
+    /// Only this package, with its channels
+    #[arg(long, value_name = "NAME", requires = "catalog")]
+    pub(super) package: Option<String>,
+    /// Only the versions of this channel
+    #[arg(long, value_name = "NAME", requires = "package")]
+    pub(super) channel: Option<String>,
+    /// The versions of each channel, too
+    #[arg(long, requires = "package")]
+    pub(super) versions: bool,
+    /// List the catalogs of a minor instead
+    #[arg(long, requires = "version", conflicts_with = "catalog")]
+    pub(super) catalogs: bool,
+    /// The minor version, X.Y
+    #[arg(long, value_name = "X.Y", requires = "catalogs")]
+    pub(super) version: Option<String>,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListCharts {
+    /// The repository: https://HOST/PATH, or oci://HOST/PATH/NAME for the versions of a chart in a registry
+    #[arg(value_name = "URL")]
+    pub(super) repository: String,
+    /// List the versions of this chart
+    pub(super) name: Option<String>,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
 }
 
 #[derive(Debug, Args)]
@@ -849,6 +903,34 @@ pub(super) struct ListReleases {
     /// Releases of OKD
     #[arg(long)]
     pub(super) okd: bool,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExtractArguments {
+    /// The tools: oc, openshift-install, openshift-install-fips, openshift-baremetal-install, ccoctl; oc.rhel8 and the like
+    #[arg(value_name = "TOOL", required_unless_present_any = ["tools", "file"])]
+    pub(super) commands: Vec<String>,
+    /// The payload, by digest: REGISTRY/REPOSITORY@DIGEST. Installers pull from where it is named
+    #[arg(long, value_name = "PAYLOAD")]
+    pub(super) from: String,
+    /// All tools as archives, with checksums
+    #[arg(long, conflicts_with = "commands")]
+    pub(super) tools: bool,
+    /// Print this file of the payload: image-references, release-metadata and others
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["commands", "tools", "command_os"])]
+    pub(super) file: Option<String>,
+    /// The system: linux, mac, windows, with /ARCHITECTURE or without; * makes archives for all [default: this one]
+    #[arg(long, value_name = "SYSTEM")]
+    pub(super) command_os: Option<String>,
+    /// The folder that files are written to
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub(super) output: PathBuf,
+    /// Ask no registry: take everything from the store
+    #[arg(long)]
+    pub(super) offline: bool,
     /// The form of the answer
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,

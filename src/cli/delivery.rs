@@ -961,6 +961,13 @@ pub(super) fn open(site: &Site, paths: &[PathBuf]) -> Result<Set, Failure> {
 }
 
 fn import_failure(error: &ImportError) -> Failure {
+    let code = if error.is_verification() {
+        ui::UNVERIFIED
+    } else if error.is_incomplete() {
+        ui::INCOMPLETE
+    } else {
+        ui::ERROR
+    };
     match error {
         ImportError::Unproven {
             source,
@@ -975,7 +982,7 @@ fn import_failure(error: &ImportError) -> Failure {
             );
             failure
         }
-        ImportError::Push { failures } => {
+        ImportError::Push { failures, .. } => {
             let lines: Vec<String> = failures
                 .iter()
                 .take(20)
@@ -987,26 +994,13 @@ fn import_failure(error: &ImportError) -> Failure {
             } else {
                 String::new()
             };
-            let failure = Failure::new(
-                ui::INCOMPLETE,
-                format!("{error}:\n  {}{more}", lines.join("\n  ")),
-            );
+            let failure = Failure::new(code, format!("{error}:\n  {}{more}", lines.join("\n  ")));
             match error.hint() {
                 Some(hint) => failure.hint(hint),
                 None => failure,
             }
         }
-        ImportError::HeadUnread { .. } => Failure::of(ui::INCOMPLETE, error, error.hint()),
-        ImportError::Stopped => Failure::of(ui::INCOMPLETE, error, error.hint()),
-        error => Failure::of(
-            if error.is_verification() {
-                ui::UNVERIFIED
-            } else {
-                ui::ERROR
-            },
-            error,
-            error.hint(),
-        ),
+        error => Failure::of(code, error, error.hint()),
     }
 }
 

@@ -207,17 +207,17 @@ pub(super) fn deliver(
         Way::Straight => &straight,
     };
     observer(Event::Phase { phase: "push" });
-    let pushed = push::push(&push::Request {
+    let request = push::Request {
         items: &items,
         registry: &registry,
-        manifests: &store,
-        blobs,
         lenders: &known,
+        is_first: false,
         manner: Manner::Apart,
         workers: usize::from(site.common.jobs),
         observer: &observer,
         stop,
-    });
+    };
+    let pushed = push::push(request, &store, blobs);
     progress.finish();
     let is_complete = pushed.incomplete.is_empty() && report.failures.is_empty();
     let mut written = Vec::new();

@@ -25,6 +25,7 @@ use super::arguments::{
     AuditArguments, AuditFormat, DiffArguments, DiffFormat, Format, MergeDriverArguments,
     PlanArguments, PlanFormat, Subject, TextconvArguments, WhyArguments,
 };
+use super::charts;
 use super::delivery;
 use super::destination;
 use super::locking::{fetch, resolve_failure, wanted};
@@ -48,7 +49,7 @@ use crate::plan::diff;
 use crate::plan::graph::Plan;
 use crate::plan::key::BlockKey;
 use crate::plan::lines::lines;
-use crate::plan::lock::{Lock, Origin as PinOrigin};
+use crate::plan::lock::{Block as LockBlock, Lock, Origin as PinOrigin, Pin};
 use crate::plan::policy::{self, Policy, Violation};
 use crate::plan::{merge, text, why};
 use crate::reference::{ImageName, LayoutName, Reference, Repository, Tag};
@@ -539,6 +540,8 @@ struct Why {
     role: String,
     image: String,
     path: Vec<why::Hop>,
+    /// The bundles that list it, and what each calls it.
+    bundles: Vec<(String, String)>,
 }
 
 /// `imgbuild why`
@@ -573,6 +576,12 @@ pub(super) fn why(site: &Site, arguments: &WhyArguments) -> Result<u8, Failure> 
                 .pin
                 .map_or_else(|| reason.digest.to_string(), crate::plan::lock::Pin::image),
             path: Vec::new(),
+            bundles: match (&reason.block, reason.pin) {
+                (BlockKey::Package { .. }, Some(pin)) if arguments.deep => {
+                    bundles_of(site, &lock, &reason.block, pin)
+                }
+                _ => Vec::new(),
+            },
         })
         .collect();
     let mut absent = 0;
@@ -600,9 +609,10 @@ pub(super) fn why(site: &Site, arguments: &WhyArguments) -> Result<u8, Failure> 
                         .unwrap_or_default(),
                     image: trace.found().to_string(),
                     path: trace.hops,
+                    bundles: Vec::new(),
                 }),
         );
-    } else if arguments.deep {
+    } else if arguments.deep && answers.iter().all(|answer| answer.bundles.is_empty()) {
         return Err(Failure::new(
             ui::USAGE,
             format!("--deep looks for digests, and {what:?} is none"),
@@ -645,6 +655,20 @@ pub(super) fn why(site: &Site, arguments: &WhyArguments) -> Result<u8, Failure> 
     Ok(ui::DONE)
 }
 
+/// The bundles of a package that list a pin, as far as the store can tell.
+fn bundles_of(site: &Site, lock: &Lock, key: &BlockKey, pin: &Pin) -> Vec<(String, String)> {
+    let Some(LockBlock::Package(_, package)) = lock.find(key) else {
+        return Vec::new();
+    };
+    let Ok(Some(store)) = store_if_any(site) else {
+        return Vec::new();
+    };
+    match resolve::catalog::askers(package, pin, &store) {
+        Ok(Some(found)) => found.into_iter().collect(),
+        Ok(None) | Err(_) => Vec::new(),
+    }
+}
+
 fn print_why(
     site: &Site,
     arguments: &WhyArguments,
@@ -671,6 +695,14 @@ fn print_why(
                 if !path.is_empty() {
                     row["path"] = json!(path);
                 }
+                if !answer.bundles.is_empty() {
+                    let bundles: Vec<_> = answer
+                        .bundles
+                        .iter()
+                        .map(|(bundle, name)| json!({ "bundle": bundle, "relatedImage": name }))
+                        .collect();
+                    row["bundles"] = json!(bundles);
+                }
                 row
             })
             .collect();
@@ -696,6 +728,15 @@ fn print_why(
         say(format!("{indent}  {}  {}", answer.role, answer.image));
         for hop in answer.path.iter().rev().skip(1) {
             say(format!("{indent}    of {}  {}", hop.role, hop.blob.digest));
+        }
+        for (bundle, name) in &answer.bundles {
+            if name.is_empty() {
+                say(format!("{indent}    bundle {bundle}"));
+            } else {
+                say(format!(
+                    "{indent}    bundle {bundle}, related image {name:?}"
+                ));
+            }
         }
         if let Some(at) = at.get(&answer.block) {
             say(format!("{indent}  asked for at {at}"));
@@ -942,6 +983,15 @@ pub(super) fn audit(
                     key.public().id()
                 ));
             }
+        }
+        if arguments.helm {
+            let lock = text::parse(&String::from_utf8_lossy(&lock_bytes), "the lock")
+                .map_err(|error| Failure::of(ui::ERROR, &error, error.hint()))?;
+            // What another program makes of a chart is no part of the report, which is equal everywhere.
+            return charts::compare(&lock, &store, &|line| match arguments.format {
+                AuditFormat::Text => say(line),
+                _ => remark(line),
+            });
         }
         return Ok(ui::DONE);
     }
@@ -1249,6 +1299,10 @@ impl Depot for Overlay<'_> {
         }
         Ok(self.above.size_of(digest)?)
     }
+
+    fn scratch(&self) -> io::Result<std::fs::File> {
+        Ok(self.above.scratch()?)
+    }
 }
 
 /// Names, and how often nobody could be asked.
@@ -1278,6 +1332,64 @@ impl Names for Watched<'_> {
     fn tags(&self, repository: &Repository) -> io::Result<Option<Vec<Tag>>> {
         self.seen(self.names.tags(repository))
     }
+}
+
+/// `imgbuild lock --check --deep`: every list must follow from the bytes that are pinned.
+pub(super) fn deep(
+    site: &Site,
+    paths: &Paths,
+    set: &ImageSet,
+    stop: &AtomicBool,
+) -> Result<(), Failure> {
+    let (lock, _) = site.lock(&paths.lock)?;
+    let store = site.store(Access::Shared)?;
+    let rules = site.rules_of(&lock, Some(&store))?;
+    let request = site.quietly(|site| site.request(set, &paths.config, &rules))?;
+    let live = site.upstream()?;
+    let progress = Progress::new(
+        site.common.quiet,
+        site.common.verbose > 0,
+        site.common.events.as_deref(),
+    )?;
+    let observer = |event| progress.observe(event);
+    observer(Event::Phase { phase: "lock" });
+    let complaints = resolve::recheck(
+        &request,
+        &lock,
+        &Resolver {
+            rules: &rules,
+            names: None,
+            upstream: &live,
+            store: &store,
+            limits: site.limits(),
+            observer: &observer,
+            stop,
+            services: site.services()?,
+            evidence: &|_, _| (),
+            within: None,
+        },
+    );
+    progress.finish();
+    let path = paths.lock.display();
+    let complaints = complaints.map_err(|error| resolve_failure(&error))?;
+    if complaints.is_empty() {
+        if !site.common.quiet {
+            say(format!(
+                "{path}: every list follows from what is pinned ({}, {})",
+                count(lock.releases.len(), "release"),
+                count(lock.charts.len(), "chart")
+            ));
+        }
+        return Ok(());
+    }
+    Err(Failure::new(
+        ui::STALE,
+        format!(
+            "{path} lists other images than what it pins needs:\n  {}",
+            complaints.join("\n  ")
+        ),
+    )
+    .hint("the lock was edited, or made by another version of a rule; `imgbuild lock --update` makes the lists again"))
 }
 
 /// `imgbuild lock --check --upstream`: what another `lock --update` would change. Nothing is written.

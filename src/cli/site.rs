@@ -14,13 +14,15 @@ use super::arguments::{Common, Shape, Subject};
 use super::ui::{self, Failure};
 use crate::canon::Value;
 use crate::config::SignaturePolicy;
-use crate::config::{self, Config, ImageSet};
+use crate::config::{self, Config, ImageSet, Operator, Position};
 use crate::digest::Digest;
 use crate::hint::Hint;
+use crate::openshift::release::GRAPH_DATA_URL;
+use crate::openshift::select::Selection;
 use crate::plan::key::BlockKey;
 use crate::plan::lock::{Lock, Want};
 use crate::plan::text;
-use crate::reference::ReferenceError;
+use crate::reference::{ImageName, ReferenceError};
 use crate::registry::client::Client;
 use crate::registry::settings::{Environment, Files, Settings};
 use crate::run::realise::Limits;
@@ -273,11 +275,33 @@ impl Site {
         self.environment.variable("UPDATE_URL_OVERRIDE")
     }
 
+    /// What the settings say of the image of the update graph.
+    fn graph(&self) -> Value {
+        let graph = self.settings.graph.as_ref().map(|graph| &graph.value);
+        let data = graph.and_then(|graph| graph.data.as_ref());
+        let base = graph.and_then(|graph| graph.base.as_ref());
+        let mut values = BTreeMap::new();
+        if let Some(data) = data {
+            values.insert("data".to_owned(), Value::from(data.value.as_str()));
+        }
+        if let Some(base) = base {
+            values.insert("base".to_owned(), base.value.to_string().into());
+        }
+        Value::Map(values)
+    }
+
     /// Where release services are, by the variables that oc-mirror reads.
     pub(super) fn services(&self) -> Result<Services, Failure> {
         let mut services = Services::default();
         if let Some(url) = self.graph_override() {
             url.clone_into(&mut services.graph);
+            // Whoever has an update service of their own is behind a gap that the vendor's data have to cross by other ways.
+            if !self.settings.urls.contains_key(GRAPH_DATA_URL) {
+                services.withheld.insert(
+                    GRAPH_DATA_URL.to_owned(),
+                    "lock with `--within` the lock of the hop before, which has them, or say where they are: `data = \"FILE\"` under [graph] in imgbuild.toml".to_owned(),
+                );
+            }
         }
         if let Some(url) = self.environment.variable("OCP_SIGNATURE_URL") {
             services.signatures = vec![url.to_owned()];
@@ -438,7 +462,10 @@ impl Site {
         }
         let (signatures, files) = self.signatures()?;
         let mut request = Request {
-            settings: BTreeMap::from([("signatures".to_owned(), signatures)]),
+            settings: BTreeMap::from([
+                ("signatures".to_owned(), signatures),
+                ("graph".to_owned(), self.graph()),
+            ]),
             files,
             ..Request::default()
         };
@@ -476,19 +503,30 @@ impl Site {
                 ));
                 continue;
             }
+            let place = |position: Position| {
+                format!("{}:{}:{}", path.display(), position.line, position.column)
+            };
             let is_chart = section.name.starts_with("mirror.helm.");
             let mut values = Vec::new();
-            for row in &rows {
-                if !is_chart {
-                    values.push((row, row.value()));
+            for (index, row) in rows.iter().enumerate() {
+                if is_chart {
+                    match super::charts::row(self, row, &mut request.files) {
+                        Ok(value) => values.push((row, value)),
+                        Err(problem) => {
+                            refused.push(set.error(row.position, problem.text, problem.hint));
+                        }
+                    }
                     continue;
                 }
-                match super::charts::row(self, row, &mut request.files) {
-                    Ok(value) => values.push((row, value)),
-                    Err(problem) => {
-                        refused.push(set.error(row.position, problem.text, problem.hint));
-                    }
+                let mut value = row.value();
+                if section.name == "mirror.operators"
+                    && let (Some(operator), Value::Map(fields)) =
+                        (set.mirror.operators.get(index), &mut value)
+                {
+                    let file = self.operator(operator, fields, &place)?;
+                    request.files.extend(file);
                 }
+                values.push((row, value));
             }
             for (rule, (row, value)) in serving
                 .iter()
@@ -496,12 +534,7 @@ impl Site {
             {
                 request.asked.push(Asked {
                     rule: rule.name.clone(),
-                    at: format!(
-                        "{}:{}:{}",
-                        path.display(),
-                        row.position.line,
-                        row.position.column
-                    ),
+                    at: place(row.position),
                     row: value.clone(),
                 });
             }
@@ -587,6 +620,68 @@ impl Site {
         }
         request.files.push((name, bytes));
         Ok(())
+    }
+
+    /// What a row of a catalog needs besides its own fields: what the settings say of it, the digest of its template (the
+    /// file is answered), and where each package was asked for.
+    fn operator(
+        &self,
+        operator: &Operator,
+        fields: &mut BTreeMap<String, Value>,
+        place: &dyn Fn(Position) -> String,
+    ) -> Result<Option<(String, Vec<u8>)>, Failure> {
+        let said = self.settings.catalogs.iter().find(|(name, _)| {
+            name.parse::<ImageName>()
+                .is_ok_and(|name| name == operator.catalog.value)
+        });
+        if let Some((_, said)) = said {
+            let mut refused = Vec::new();
+            let mut settings = BTreeMap::new();
+            if let Some(selection) = &said.value.selection {
+                if let Err(error) = selection.value.parse::<Selection>() {
+                    refused.push(
+                        self.settings
+                            .error(selection.position, error.to_string(), None),
+                    );
+                }
+                settings.insert("selection".to_owned(), selection.value.as_str().into());
+            }
+            if let Some(prereleases) = &said.value.prereleases {
+                if !["include", "exclude"].contains(&prereleases.value.as_str()) {
+                    let message = format!(
+                        "{:?} says nothing of pre-releases: expected include or exclude",
+                        prereleases.value
+                    );
+                    refused.push(self.settings.error(prereleases.position, message, None));
+                }
+                settings.insert("prereleases".to_owned(), prereleases.value.as_str().into());
+            }
+            if let Some(errors) = config::ConfigErrors::of(refused) {
+                return Err(Failure {
+                    code: ui::ERROR,
+                    text: errors.render(),
+                });
+            }
+            fields.insert("settings".to_owned(), Value::Map(settings));
+        }
+        if let Some(Value::List(packages)) = fields.get_mut("packages") {
+            for (package, named) in packages.iter_mut().zip(&operator.packages) {
+                if let Value::Map(package) = package {
+                    package.insert("at".to_owned(), place(named.position).into());
+                }
+            }
+        }
+        let Some(template) = &operator.target_catalog_source_template else {
+            return Ok(None);
+        };
+        // As the config writes it, like every path there: relative to where the command runs.
+        let path = PathBuf::from(&template.value);
+        let bytes = fs::read(&path).map_err(|error| {
+            cannot("read the template", &path, &error)
+                .hint(format!("it is named at {}", place(template.position)))
+        })?;
+        fields.insert("template".to_owned(), Value::Digest(Digest::of(&bytes)));
+        Ok(Some((template.value.clone(), bytes)))
     }
 
     /// What the settings say of a destination, by its registry and prefix.

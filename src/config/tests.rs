@@ -432,7 +432,8 @@ fn rules_read_lists_by_path_and_fields_by_name() {
         ("mirror.platform.kubeVirtContainer", 7),
         ("mirror.operators", 13),
         ("mirror.additionalImages", 28),
-        ("mirror.helm.repositories", 33),
+        ("mirror.helm.repositories", 37),
+        ("mirror.helm.repositories.charts", 36),
         ("mirror.helm.local", 40),
         ("mirror.blockedImages", 42),
     ]
@@ -505,6 +506,26 @@ fn rules_read_lists_by_path_and_fields_by_name() {
         charts[0].fields["url"],
         "https://charts.example.com/podinfo".into(),
         "and a chart its repository"
+    );
+    let reference = |path: &str| -> Vec<String> {
+        let rows = set.rows(path).unwrap();
+        rows.iter()
+            .map(|row| match &row.fields["ref"] {
+                Value::Text(text) => text.clone(),
+                other => panic!("{other:?} is no name"),
+            })
+            .collect()
+    };
+    assert_eq!(
+        (
+            reference("mirror.helm.repositories.charts"),
+            reference("mirror.helm.local")
+        ),
+        (
+            vec!["https://charts.example.com/podinfo#podinfo".to_owned()],
+            vec!["./charts/mychart-1.2.3.tgz".to_owned()]
+        ),
+        "charts have the names that the lock calls them by"
     );
 }
 

@@ -27,8 +27,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::export::{ExportError, plan_from};
 use super::head::{self, AdoptedHead, HeadError};
-use super::pass::Pushing;
-use super::push::{Item, PushFailure, Pushed, Registry};
+use super::push::{self, Item, Manner, PushFailure, Pushed, Pushing, Registry};
 use crate::archive::chain::{Chain, Decision, Unrelated, decide};
 use crate::archive::read::Metadata;
 use crate::archive::read::{Blobs, KeptSpan};
@@ -42,6 +41,7 @@ use crate::plan::graph::{Plan, PlanError, Root};
 use crate::plan::lock::{Block, ChartSource, Lock};
 use crate::plan::text::{self, LockError};
 use crate::reference::{ReferenceError, Tag};
+use crate::registry::client::Try;
 use crate::run::built::{self, BuildError, Built};
 use crate::run::each;
 use crate::run::event::{Event, Observer, advice, joined_advice};
@@ -251,6 +251,8 @@ pub enum ImportError {
     Push {
         /// What, and why.
         failures: Vec<PushFailure>,
+        /// Whether blobs are staged there, by this run or an earlier one.
+        is_staged: bool,
     },
     /// The store failed.
     #[error("the store cannot be used")]
@@ -321,6 +323,27 @@ impl ImportError {
     }
 }
 
+impl ImportError {
+    /// Whether something is staged, and running the same import again may complete it. What was refused stays refused
+    /// until somebody changes it, so that is an error.
+    #[must_use]
+    pub fn is_incomplete(&self) -> bool {
+        match self {
+            Self::Stopped => true,
+            Self::Push {
+                failures,
+                is_staged,
+            } => {
+                *is_staged
+                    && failures
+                        .iter()
+                        .all(|failure| !push::is_refusal(&failure.source))
+            }
+            _ => false,
+        }
+    }
+}
+
 impl Hint for ImportError {
     fn hint(&self) -> Option<String> {
         match self {
@@ -338,7 +361,7 @@ impl Hint for ImportError {
                 [advice(source), None],
                 "mend the cause and run the same import again: it sends only what is missing",
             )),
-            Self::Push { failures } => Some(joined_advice(
+            Self::Push { failures, .. } => Some(joined_advice(
                 failures.iter().map(|failure| advice(&failure.source)).chain([None]),
                 "mend the cause and run the same import again: it sends only what is missing",
             )),
@@ -478,7 +501,7 @@ fn write_head(
             let put = || -> io::Result<()> {
                 let repository = registry.repository(&path)?;
                 repository
-                    .send(&empty, &blob, None, &|_| ())
+                    .send(&empty, &blob, Try::Ask(None), &|_| ())
                     .map_err(io::Error::other)?;
                 repository.put_manifest(&artifact, crate::oci::OCI_MANIFEST, Some(&tag))
             };
@@ -580,6 +603,11 @@ fn import_stream(
             adopted,
         });
     };
+    let begun = format!("begun {}", request.site);
+    let is_first = stored.is_none() && records.read(&begun)?.is_none();
+    if is_first {
+        records.write(&begun, b"")?;
+    }
     let mut proof = Proof {
         request,
         archives,
@@ -589,7 +617,14 @@ fn import_stream(
     let mut last = None;
     // The newest whose closure is complete; those between count as passed over.
     for archive in candidates.iter().rev().copied() {
-        match adopt(request, archive, archives, stored.as_ref(), &mut proof)? {
+        match adopt(
+            request,
+            archive,
+            archives,
+            stored.as_ref(),
+            is_first,
+            &mut proof,
+        )? {
             Outcome::Adopted(mut imported) => {
                 imported.passed_over = archives
                     .iter()
@@ -764,13 +799,13 @@ impl Source for GoingBy<'_> {
 const ENOUGH: usize = 10;
 
 /// Brings what goes by into a registry.
-struct ToRegistry<'a> {
-    pushing: &'a Pushing<'a>,
+struct ToRegistry<'a, 'b> {
+    pushing: &'a Pushing<'b>,
     again: &'a dyn Source,
     halt: &'a AtomicBool,
 }
 
-impl Taker for ToRegistry<'_> {
+impl Taker for ToRegistry<'_, '_> {
     fn wants(&self, blob: &Blob) -> bool {
         self.pushing.wants(blob)
     }
@@ -1071,6 +1106,7 @@ fn adopt(
     archive: &Archive,
     at_hand: &[&Archive],
     stored: Option<&AdoptedHead>,
+    is_first: bool,
     proof: &mut Proof<'_>,
 ) -> Result<Outcome, ImportError> {
     let manifest = archive.manifest();
@@ -1122,26 +1158,27 @@ fn adopt(
                 Event::Image { .. } | Event::Failed { .. } => (request.observer)(event),
                 _ => {}
             };
-            let workers = request.workers;
-            let pushing = Pushing::begin(
-                &items,
-                *registry,
-                &lenders,
-                workers,
-                &observer,
-                request.stop,
-            );
+            let pushing = Pushing::begin(push::Request {
+                items: &items,
+                registry: *registry,
+                lenders: &lenders,
+                is_first,
+                manner: Manner::Together,
+                workers: request.workers,
+                observer: &observer,
+                stop: request.stop,
+            });
             let taker = ToRegistry {
                 pushing: &pushing,
                 again: &blobs,
                 halt: &halt,
             };
-            match proof.make(Some(&taker), &halt) {
-                // It gave up by itself; why is among the failures, and nothing becomes visible.
-                Err(ImportError::Stopped) if pushing.failed() > 0 => {}
-                outcome => {
-                    outcome?;
-                    pushing.rest(&blobs);
+            // A registry that lets nobody in is no reason to read an archive.
+            if !pushing.is_over() {
+                match proof.make(Some(&taker), &halt) {
+                    // It gave up by itself; why is among the failures, and nothing becomes visible.
+                    Err(ImportError::Stopped) if pushing.failed() > 0 => {}
+                    outcome => outcome?,
                 }
             }
             Staged::of(pushing.finish(request.store, &blobs))?
@@ -1287,6 +1324,7 @@ impl Staged {
         if !pushed.failures.is_empty() {
             return Err(ImportError::Push {
                 failures: pushed.failures,
+                is_staged: pushed.sent + pushed.mounted + pushed.present > 0,
             });
         }
         Ok(Self {
@@ -1594,4 +1632,38 @@ pub fn what_to_bring(
         let _ = write!(text, "\n  or one archive made with:  {command}");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_import_is_incomplete_only_if_something_is_staged_and_nothing_was_refused() {
+        let failure = |kind: io::ErrorKind| PushFailure {
+            what: "sha256:1".to_owned(),
+            repository: "a/b".to_owned(),
+            source: kind.into(),
+        };
+        let broken = io::ErrorKind::ConnectionReset;
+        let denied = io::ErrorKind::PermissionDenied;
+        for (is_staged, kinds, expected) in [
+            (true, vec![broken], true),
+            (true, vec![broken, denied], false),
+            (false, vec![broken], false),
+            (false, vec![denied], false),
+        ] {
+            let error = ImportError::Push {
+                failures: kinds.iter().copied().map(failure).collect(),
+                is_staged,
+            };
+            assert_eq!(
+                error.is_incomplete(),
+                expected,
+                "staged: {is_staged}, then {kinds:?}"
+            );
+        }
+        assert!(ImportError::Stopped.is_incomplete(), "it can go on");
+        assert!(!ImportError::Empty.is_incomplete(), "nothing is there");
+    }
 }

@@ -12,7 +12,6 @@ pub mod head;
 pub mod holdings;
 pub mod import;
 pub mod mirror;
-pub mod pass;
 pub mod prove;
 pub mod push;
 pub mod receipt;

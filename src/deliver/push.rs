@@ -1,30 +1,37 @@
 //! Putting images into a registry so that at every instant what is visible is whole.
 //!
-//! 1. A manifest that a repository already serves vouches for its blobs; nothing is asked of those.
+//! 1. Each image is asked for by its tag, and by its digest where the tag stands for another. A manifest that a
+//!    repository already serves vouches for its blobs; nothing is asked of those.
 //! 2. Of the indexes that name images nobody wants, the smallest goes first, untagged: a registry that takes no such
 //!    index is found out before the long work.
 //! 3. Every other blob is uploaded once, to the first repository that needs it, and mounted into the others.
-//! 4. What can be had nowhere is found out before the first manifest is put.
+//! 4. What can be had nowhere is found out before the first manifest is put. What was served in the beginning is asked
+//!    for again if anything was sent since: that may have taken a day.
 //! 5. Manifests by digest, children before their index; tags last, and of these last the ones of images that need
-//!    other images ([`Item::needs`]).
+//!    other images ([`Item::needs`]). A tag that stood right is left alone.
 //!
 //! So a push that is killed leaves blobs that nothing names, and the old tags. Running it again sends only what is
-//! missing.
+//! missing; where nothing is, it asks once per image and child.
 //!
 //! What fails poisons what needs it: with [`Manner::Together`] everything, with [`Manner::Apart`] the images whose
 //! content or whose needs it is; those keep the tags they had.
+//!
+//! [`push`] drives the steps for whoever can read any blob at any time. [`Pushing`] is the steps, for whoever has the
+//! blobs go by in an order of their own, such as an archive that is read once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
 
+mod steps;
+
+pub use self::steps::Pushing;
 use crate::digest::Digest;
-use crate::oci::{MANIFEST_LIMIT, Manifest};
+use crate::oci::Manifest;
 use crate::reference::Tag;
-use crate::run::each;
-use crate::run::event::{Event, Observer, one_line};
-use crate::store::{Blob, Source, TransferError, read};
+use crate::registry::client::{RegistryError, Try};
+use crate::run::event::Observer;
+use crate::store::{Blob, Source, TransferError};
 
 /// A registry that images are put into. Paths are whole: prefix and path limit are applied.
 pub trait Registry: Sync {
@@ -54,8 +61,8 @@ pub trait Repository {
     /// If it cannot be reached, or may not be written to.
     fn check(&self) -> io::Result<()>;
 
-    /// Makes sure that the repository has a blob: asks for it, links it from the repository `from` of the same
-    /// registry, or sends it from `source`. `passed` is told of bytes as they go.
+    /// Makes sure that the repository has a blob: asks for it, links it from another repository of the same
+    /// registry, or sends it from `source`, in the order that `first` says. `passed` is told of bytes as they go.
     ///
     /// # Errors
     /// If the source has not got it or gives other bytes, or the registry does not answer properly.
@@ -63,7 +70,7 @@ pub trait Repository {
         &self,
         source: &dyn Source,
         blob: &Blob,
-        from: Option<&str>,
+        first: Try<'_>,
         passed: &(dyn Fn(u64) + Sync),
     ) -> Result<Sent, TransferError>;
 
@@ -117,6 +124,24 @@ impl TagsOnly {
     }
 }
 
+/// Whether a registry refused, rather than failed: asked again, it says the same.
+#[must_use]
+pub fn is_refusal(error: &io::Error) -> bool {
+    let is_final = |error: &RegistryError| {
+        matches!(
+            error,
+            RegistryError::Unauthorized { .. }
+                | RegistryError::Forbidden { .. }
+                | RegistryError::Tls { .. }
+                | RegistryError::Blocked { .. }
+                | RegistryError::Settings(_)
+        )
+    };
+    error.kind() == io::ErrorKind::PermissionDenied
+        || Sparse::is_in(error)
+        || RegistryError::in_error(error).is_some_and(is_final)
+}
+
 /// One image to put.
 #[derive(Clone, Debug)]
 pub struct Item {
@@ -136,6 +161,7 @@ pub struct Item {
 }
 
 impl Item {
+    /// Its own manifest.
     fn root(&self) -> Option<&(Blob, Manifest)> {
         self.manifests.last()
     }
@@ -183,17 +209,17 @@ pub enum Manner {
 }
 
 /// What to put, and how.
+#[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// The images.
     pub items: &'a [Item],
     /// Where to.
     pub registry: &'a dyn Registry,
-    /// Where manifests are read.
-    pub manifests: &'a dyn Source,
-    /// Where blobs are read.
-    pub blobs: &'a dyn Source,
     /// More repositories of the registry that may hold blobs already.
     pub lenders: &'a BTreeMap<Digest, BTreeSet<String>>,
+    /// Whether nobody here ever sent anything to the registry. Blobs then go unasked into repositories that serve
+    /// nothing of what is wanted; where that is wrong, they are sent once more than needed.
+    pub is_first: bool,
     /// What a failure spoils.
     pub manner: Manner,
     /// Transfers at once.
@@ -256,13 +282,6 @@ pub struct PushFailure {
     pub source: io::Error,
 }
 
-/// How often a blob that came damaged is read again.
-const ATTEMPTS: u32 = 3;
-
-/// Failures without a success between them after which nothing more is tried: each stands for all the repetitions
-/// that the client made, so this is a matter of minutes.
-const PATIENCE: usize = 24;
-
 /// One repository per first part of the paths, where a registry might ask for other rights: the first in order.
 #[must_use]
 pub fn doors(paths: &BTreeSet<String>) -> Vec<&str> {
@@ -274,547 +293,12 @@ pub fn doors(paths: &BTreeSet<String>) -> Vec<&str> {
     doors.into_values().collect()
 }
 
-/// Puts images into a registry. What goes wrong is in the answer.
+/// Puts images into a registry; manifests and blobs are read where they are asked for. What goes wrong is in the answer.
 #[must_use]
-pub fn push(request: &Request<'_>) -> Pushed {
-    let (items, registry, workers, stop) = (
-        request.items,
-        request.registry,
-        request.workers,
-        request.stop,
-    );
-    let state = State::new(request);
-    // 1: what is served already.
-    let served: Mutex<HashSet<(&str, Digest)>> = Mutex::default();
-    each(items.len(), workers, stop, |index| {
-        let item = &items[index];
-        if !item.is_whole {
-            return;
-        }
-        let ask = || -> io::Result<Vec<Digest>> {
-            let repository = registry.repository(&item.path)?;
-            let mut found = Vec::new();
-            // An index may be there with fewer children than are wanted now.
-            for (blob, _) in item.manifests.iter().rev() {
-                if repository.manifest(&blob.digest.to_string())? == Some(blob.digest) {
-                    found.push(blob.digest);
-                } else if found.is_empty() {
-                    break;
-                }
-            }
-            Ok(found)
-        };
-        match ask() {
-            Ok(found) => {
-                let mut served = served.lock().unwrap_or_else(PoisonError::into_inner);
-                served.extend(found.into_iter().map(|digest| (item.path.as_str(), digest)));
-            }
-            Err(error) => {
-                if let Some((root, _)) = item.root() {
-                    state.fail(root.digest.to_string(), &item.path, root.digest, error);
-                }
-            }
-        }
-    });
-    let served = served.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if state.is_over() {
-        return state.finish();
-    }
-    // 2: an index that the registry might not take.
-    let is_fresh = |item: &&Item| {
-        item.is_whole
-            && item
-                .manifests
-                .iter()
-                .any(|(blob, _)| !served.contains(&(item.path.as_str(), blob.digest)))
-    };
-    let probe = items
-        .iter()
-        .filter(|item| item.is_sparse())
-        .filter(is_fresh)
-        .min_by_key(|item| (item.size(), &item.path, &item.tag));
-    if let Some(probe) = probe {
-        let one = std::slice::from_ref(probe);
-        send(&state, one, &served);
-        if !state.is_spoiled(probe) && !state.is_over() {
-            put(&state, one, &served);
-        }
-        let is_refused = |failure: &PushFailure| Sparse::is_in(&failure.source);
-        if state.lock().failures.iter().any(is_refused) {
-            return state.finish();
-        }
-        if state.is_over() {
-            return state.finish();
-        }
-    }
-    // 3 and 4: blobs.
-    send(&state, items, &served);
-    if state.is_over() {
-        return state.finish();
-    }
-    // 5: manifests, then tags.
-    put(&state, items, &served);
-    if state.is_over() {
-        return state.finish();
-    }
-    for second in [false, true] {
-        let wave: Vec<&Item> = items
-            .iter()
-            .filter(|item| item.needs.is_empty() != second)
-            .collect();
-        let spoiled: HashSet<Digest> = items
-            .iter()
-            .filter(|item| state.is_spoiled(item))
-            .filter_map(|item| item.root().map(|(root, _)| root.digest))
-            .collect();
-        each(wave.len(), workers, stop, |index| {
-            let item = wave[index];
-            if state.is_spoiled(item) || item.needs.iter().any(|need| spoiled.contains(need)) {
-                return;
-            }
-            tag(&state, item);
-        });
-        if state.is_over() {
-            return state.finish();
-        }
-    }
-    state.finish()
-}
-
-/// Brings the blobs of images to the repositories that need them.
-fn send(state: &State<'_>, items: &[Item], served: &HashSet<(&str, Digest)>) {
-    let request = state.request;
-    let mut wanted: BTreeMap<Blob, Wanted> = BTreeMap::new();
-    for item in items.iter().filter(|item| !state.is_spoiled(item)) {
-        for (manifest_blob, manifest) in &item.manifests {
-            let is_served = served.contains(&(item.path.as_str(), manifest_blob.digest));
-            for (blob, foreign) in blobs_of(manifest) {
-                let entry = wanted.entry(blob).or_insert_with(|| Wanted {
-                    foreign: true,
-                    ..Wanted::default()
-                });
-                entry.foreign &= foreign;
-                if is_served {
-                    entry.holders.insert(item.path.clone())
-                } else {
-                    entry.takers.insert(item.path.clone())
-                };
-            }
-        }
-    }
-    for (blob, entry) in &mut wanted {
-        let holders = entry.holders.clone();
-        let arrived = state.arrived(blob);
-        entry
-            .takers
-            .retain(|path| !holders.contains(path) && !arrived.contains(path));
-        entry.holders.extend(arrived);
-        if let Some(paths) = request.lenders.get(&blob.digest) {
-            entry.holders.extend(paths.iter().cloned());
-        }
-    }
-    let mut work: Vec<(Blob, Wanted)> = wanted
-        .into_iter()
-        .filter(|(_, entry)| !entry.takers.is_empty())
-        .collect();
-    work.sort_by_key(|(blob, _)| (std::cmp::Reverse(blob.size), blob.digest));
-    for (blob, entry) in &work {
-        (request.observer)(Event::Planned {
-            blobs: entry.takers.len() as u64,
-            bytes: blob.size * entry.takers.len() as u64,
-        });
-    }
-    each(work.len(), request.workers, request.stop, |index| {
-        let (blob, entry) = &work[index];
-        place_blob(blob, entry, state);
-    });
-}
-
-/// Puts the manifests of images, by digest.
-fn put(state: &State<'_>, items: &[Item], served: &HashSet<(&str, Digest)>) {
-    let request = state.request;
-    let mut seen: HashSet<(&str, Digest)> = served.clone();
-    let mut by_repository: BTreeMap<&str, Vec<&(Blob, Manifest)>> = BTreeMap::new();
-    let mut roots: HashSet<(&str, Digest)> = HashSet::new();
-    for item in items.iter().filter(|item| !state.is_spoiled(item)) {
-        if let Some((root, _)) = item.root() {
-            roots.insert((&item.path, root.digest));
-        }
-        for manifest in &item.manifests {
-            if seen.insert((&item.path, manifest.0.digest))
-                && !state.has_put(&item.path, manifest.0.digest)
-            {
-                by_repository.entry(&item.path).or_default().push(manifest);
-            }
-        }
-    }
-    let repositories: Vec<_> = by_repository.into_iter().collect();
-    each(repositories.len(), request.workers, request.stop, |index| {
-        let (path, list) = &repositories[index];
-        let repository = match request.registry.repository(path) {
-            Ok(repository) => repository,
-            Err(error) => {
-                let because = one_line(&error);
-                for (blob, _) in list {
-                    state.spoil(path, blob.digest, &because);
-                }
-                return state.note("a manifest".to_owned(), path, error);
-            }
-        };
-        for (blob, manifest) in list {
-            if request.stop.load(Ordering::Relaxed) || state.is_over() {
-                return;
-            }
-            if let Manifest::Index(named) = manifest {
-                let gone = named
-                    .manifests
-                    .iter()
-                    .find_map(|child| state.spoilt(path, child.digest));
-                if let Some(because) = gone {
-                    state.spoil(path, blob.digest, &because);
-                    continue;
-                }
-            }
-            let bytes = match read(request.manifests, blob, MANIFEST_LIMIT) {
-                Ok(bytes) => bytes,
-                Err(error) => {
-                    let error = io::Error::other(error);
-                    state.fail(blob.digest.to_string(), path, blob.digest, error);
-                    continue;
-                }
-            };
-            let mut outcome = repository.put_manifest(&bytes, manifest.media_type(), None);
-            if outcome.as_ref().is_err_and(TagsOnly::is_in) {
-                // What gets a tag in the end needs no other before.
-                outcome = if roots.contains(&(*path, blob.digest)) {
-                    Ok(())
-                } else {
-                    let tag = format!("sha256-{}", blob.digest.hex())
-                        .parse()
-                        .expect("a digest makes a tag");
-                    repository.put_manifest(&bytes, manifest.media_type(), Some(&tag))
-                };
-            }
-            match outcome {
-                Ok(()) => {
-                    state.in_a_row.store(0, Ordering::Relaxed);
-                    state
-                        .put
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .insert(((*path).to_owned(), blob.digest));
-                    state.lock().manifests += 1;
-                }
-                Err(error) => state.fail(blob.digest.to_string(), path, blob.digest, error),
-            }
-        }
-    });
-}
-
-/// Gives an image its tag, unless it has it.
-fn tag(state: &State<'_>, item: &Item) {
-    let request = state.request;
-    let Some((root, manifest)) = item.root() else {
-        return;
-    };
-    let attempt = || -> io::Result<bool> {
-        let repository = request.registry.repository(&item.path)?;
-        if repository.manifest(item.tag.as_str())? == Some(root.digest) {
-            return Ok(false);
-        }
-        let bytes = read(request.manifests, root, MANIFEST_LIMIT).map_err(io::Error::other)?;
-        repository.put_manifest(&bytes, manifest.media_type(), Some(&item.tag))?;
-        Ok(true)
-    };
-    match attempt() {
-        Ok(moved) => {
-            let mut pushed = state.lock();
-            pushed.tags += u64::from(moved);
-            pushed.complete += 1;
-            drop(pushed);
-            state
-                .tagged
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert((item.path.clone(), item.tag.clone()));
-            (request.observer)(Event::Image {
-                image: item.name.clone(),
-            });
-        }
-        Err(error) => state.fail(item.tag.to_string(), &item.path, root.digest, error),
-    }
-}
-
-/// Who needs a blob, and who has it.
-#[derive(Clone, Debug, Default)]
-struct Wanted {
-    takers: BTreeSet<String>,
-    holders: BTreeSet<String>,
-    foreign: bool,
-}
-
-struct State<'a> {
-    request: &'a Request<'a>,
-    pushed: Mutex<Pushed>,
-    /// What a repository does not have for sure, and why.
-    spoilt: Mutex<HashMap<(String, Digest), String>>,
-    /// Where blobs came to.
-    sent: Mutex<HashMap<Digest, BTreeSet<String>>>,
-    /// Manifests that were put.
-    put: Mutex<HashSet<(String, Digest)>>,
-    tagged: Mutex<HashSet<(String, Tag)>>,
-    in_a_row: AtomicUsize,
-}
-
-impl<'a> State<'a> {
-    fn new(request: &'a Request<'a>) -> Self {
-        Self {
-            request,
-            pushed: Mutex::default(),
-            spoilt: Mutex::default(),
-            sent: Mutex::default(),
-            put: Mutex::default(),
-            tagged: Mutex::default(),
-            in_a_row: AtomicUsize::new(0),
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Pushed> {
-        self.pushed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn note(&self, what: String, repository: &str, source: io::Error) {
-        let is_answer = matches!(
-            source.kind(),
-            io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound | io::ErrorKind::InvalidData
-        ) || Sparse::is_in(&source);
-        if !is_answer {
-            self.in_a_row.fetch_add(1, Ordering::Relaxed);
-        }
-        self.lock().failures.push(PushFailure {
-            what,
-            repository: repository.to_owned(),
-            source,
-        });
-    }
-
-    fn spoil(&self, path: &str, digest: Digest, because: &str) {
-        self.spoilt
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry((path.to_owned(), digest))
-            .or_insert_with(|| because.to_owned());
-    }
-
-    fn spoilt(&self, path: &str, digest: Digest) -> Option<String> {
-        self.spoilt
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&(path.to_owned(), digest))
-            .cloned()
-    }
-
-    fn fail(&self, what: String, repository: &str, digest: Digest, source: io::Error) {
-        self.spoil(repository, digest, &one_line(&source));
-        self.note(what, repository, source);
-    }
-
-    fn arrived(&self, blob: &Blob) -> BTreeSet<String> {
-        self.sent
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&blob.digest)
-            .cloned()
-            .unwrap_or_default()
-    }
-
-    fn has_put(&self, path: &str, digest: Digest) -> bool {
-        self.put
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(&(path.to_owned(), digest))
-    }
-
-    /// Whether nothing gets through any more.
-    fn is_gone(&self) -> bool {
-        self.in_a_row.load(Ordering::Relaxed) >= PATIENCE
-    }
-
-    /// Whether there is no point in going on.
-    fn is_over(&self) -> bool {
-        if self.request.stop.load(Ordering::Relaxed) || self.is_gone() {
-            return true;
-        }
-        let pushed = self.lock();
-        self.request.manner == Manner::Together
-            && (!pushed.failures.is_empty() || !pushed.missing.is_empty())
-    }
-
-    /// Why an image cannot be completed.
-    fn reason(&self, item: &Item) -> Option<String> {
-        if !item.is_whole || item.manifests.is_empty() {
-            return Some("some of its manifests are not at hand".to_owned());
-        }
-        let spoilt = self.spoilt.lock().unwrap_or_else(PoisonError::into_inner);
-        let look = |digest: Digest| spoilt.get(&(item.path.clone(), digest)).cloned();
-        item.manifests.iter().find_map(|(blob, manifest)| {
-            look(blob.digest).or_else(|| {
-                blobs_of(manifest)
-                    .into_iter()
-                    .find_map(|(blob, _)| look(blob.digest))
-            })
-        })
-    }
-
-    fn is_spoiled(&self, item: &Item) -> bool {
-        self.reason(item).is_some()
-    }
-
-    fn finish(self) -> Pushed {
-        let stopped = self.request.stop.load(Ordering::Relaxed);
-        let gone = self.is_gone();
-        let mut incomplete = Vec::new();
-        let tagged = self.tagged.lock().unwrap_or_else(PoisonError::into_inner);
-        let spoiled: HashMap<Digest, &str> = self
-            .request
-            .items
-            .iter()
-            .filter(|item| !tagged.contains(&(item.path.clone(), item.tag.clone())))
-            .filter_map(|item| Some((item.root()?.0.digest, item.name.as_str())))
-            .collect();
-        for item in self.request.items {
-            if tagged.contains(&(item.path.clone(), item.tag.clone())) {
-                continue;
-            }
-            let need = item.needs.iter().find_map(|need| spoiled.get(need));
-            let because = match (self.reason(item), need) {
-                (Some(reason), _) => reason,
-                (None, Some(need)) => format!("it needs {need}, which is not complete"),
-                (None, None) if stopped => "stopped before".to_owned(),
-                (None, None) if gone => "not tried, since transfers kept failing".to_owned(),
-                (None, None) => "not tried, since something else failed".to_owned(),
-            };
-            incomplete.push(Incomplete {
-                image: item.name.clone(),
-                path: item.path.clone(),
-                tag: item.tag.clone(),
-                because,
-            });
-        }
-        drop(tagged);
-        incomplete.sort();
-        let mut pushed = self
-            .pushed
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
-        pushed.incomplete = incomplete;
-        pushed.stopped = stopped;
-        pushed.missing.sort();
-        pushed.missing.dedup();
-        pushed
-            .failures
-            .sort_by(|a, b| (&a.repository, &a.what).cmp(&(&b.repository, &b.what)));
-        pushed
-    }
-}
-
-/// Brings one blob to every repository that needs it: an upload for the first, mounts for the others.
-fn place_blob(blob: &Blob, wanted: &Wanted, state: &State<'_>) {
-    let request = state.request;
-    let mut holders: Vec<String> = wanted.holders.iter().cloned().collect();
-    let mut takers = wanted.takers.iter();
-    while let Some(path) = takers.next() {
-        if request.stop.load(Ordering::Relaxed) {
-            return;
-        }
-        if state.is_gone() {
-            return state.spoil(path, blob.digest, "not tried, since transfers kept failing");
-        }
-        let outcome = match request.registry.repository(path) {
-            Ok(repository) => bring(blob, &holders, &*repository, state),
-            Err(error) => Err(error),
-        };
-        match outcome {
-            Ok(Brought::Here) => {
-                state.in_a_row.store(0, Ordering::Relaxed);
-                holders.insert(0, path.clone());
-                state
-                    .sent
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .entry(blob.digest)
-                    .or_default()
-                    .insert(path.clone());
-                (request.observer)(Event::Done {
-                    digest: blob.digest,
-                    size: blob.size,
-                    present: false,
-                });
-            }
-            Ok(Brought::Absent) if wanted.foreign => {}
-            Ok(Brought::Absent) => {
-                let because = format!("blob {} is nowhere to be had", blob.digest);
-                state.spoil(path, blob.digest, &because);
-                state.lock().missing.push(*blob);
-            }
-            Err(error) => {
-                (request.observer)(Event::Failed {
-                    digest: blob.digest,
-                    cause: one_line(&error),
-                });
-                // Another repository may grant what this one denies; what is wrong with the source stays wrong.
-                let is_local = error.kind() == io::ErrorKind::PermissionDenied;
-                if !is_local || request.manner == Manner::Together {
-                    let because = one_line(&error);
-                    for path in takers.by_ref() {
-                        state.spoil(path, blob.digest, &because);
-                    }
-                }
-                state.fail(blob.digest.to_string(), path, blob.digest, error);
-            }
-        }
-    }
-}
-
-enum Brought {
-    Here,
-    Absent,
-}
-
-fn bring(
-    blob: &Blob,
-    holders: &[String],
-    repository: &dyn Repository,
-    state: &State<'_>,
-) -> io::Result<Brought> {
-    let passed = |bytes| {
-        (state.request.observer)(Event::Bytes {
-            digest: blob.digest,
-            bytes,
-        });
-    };
-    let from = holders.first().map(String::as_str);
-    for attempt in 1.. {
-        match repository.send(state.request.blobs, blob, from, &passed) {
-            Ok(sent) => {
-                let mut pushed = state.lock();
-                match sent {
-                    Sent::Present => pushed.present += 1,
-                    Sent::Mounted => pushed.mounted += 1,
-                    Sent::Uploaded(bytes) => {
-                        pushed.sent += 1;
-                        pushed.bytes += bytes;
-                    }
-                }
-                return Ok(Brought::Here);
-            }
-            Err(TransferError::Absent { .. }) => return Ok(Brought::Absent),
-            Err(TransferError::Damaged { .. }) if attempt < ATTEMPTS => {}
-            Err(TransferError::Io { source, .. }) => return Err(source),
-            Err(error) => return Err(io::Error::other(error)),
-        }
-    }
-    unreachable!("the last attempt answers")
+pub fn push(request: Request<'_>, manifests: &dyn Source, blobs: &dyn Source) -> Pushed {
+    let pushing = Pushing::begin(request);
+    pushing.probe(manifests, blobs);
+    pushing.finish(manifests, blobs)
 }
 
 #[cfg(test)]
@@ -822,6 +306,8 @@ mod tests {
     use super::*;
     use crate::store::memory::Memory;
     use crate::store::{Moved, Sink, Verified, transfer};
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// A registry in memory that insists on order and isolation, as real ones do.
     #[derive(Default)]
@@ -834,6 +320,10 @@ mod tests {
         tags_only: bool,
         /// Takes nothing into this repository.
         denied: Option<&'static str>,
+        /// Questions for manifests and tags.
+        asked: AtomicUsize,
+        /// What was tried first, by repository.
+        tried: Mutex<Vec<(String, String)>>,
     }
 
     struct FakeRepository<'a>(&'a Fake, String);
@@ -875,7 +365,7 @@ mod tests {
             &self,
             source: &dyn Source,
             blob: &Blob,
-            from: Option<&str>,
+            first: Try<'_>,
             passed: &(dyn Fn(u64) + Sync),
         ) -> Result<Sent, TransferError> {
             if self.0.denied == Some(self.1.as_str()) {
@@ -884,6 +374,16 @@ mod tests {
                     source: io::Error::new(io::ErrorKind::PermissionDenied, "not yours"),
                 });
             }
+            self.0
+                .tried
+                .lock()
+                .unwrap()
+                .push((self.1.clone(), format!("{first:?}")));
+            let from = match first {
+                Try::Ask(from) => from,
+                Try::Link(from) => Some(from),
+                Try::Send => None,
+            };
             let lender = from.map(|from| (from.to_owned(), blob.digest));
             let linked = lender.is_some_and(|key| self.0.blobs.lock().unwrap().contains(&key));
             if linked {
@@ -905,6 +405,7 @@ mod tests {
         }
 
         fn manifest(&self, name: &str) -> io::Result<Option<Digest>> {
+            self.0.asked.fetch_add(1, Ordering::Relaxed);
             Ok(self
                 .0
                 .manifests
@@ -1000,17 +501,17 @@ mod tests {
         blobs: &Memory,
         manifests: &Memory,
     ) -> Pushed {
-        push(&Request {
+        let request = Request {
             items,
             registry,
-            manifests,
-            blobs,
             lenders: &BTreeMap::new(),
+            is_first: false,
             manner,
             workers: 4,
             observer: &|_| (),
             stop: &AtomicBool::new(false),
-        })
+        };
+        push(request, manifests, blobs)
     }
 
     fn run(items: &[Item], registry: &Fake, blobs: &Memory, manifests: &Memory) -> Pushed {
@@ -1228,5 +729,199 @@ mod tests {
             pushed.sent, 2,
             "with the rest at hand only the rest is sent"
         );
+    }
+
+    fn asked(registry: &Fake) -> usize {
+        registry.asked.swap(0, Ordering::Relaxed)
+    }
+
+    #[test]
+    fn a_second_push_asks_once_per_tag_and_child() {
+        let memory = Memory::default();
+        let items = [
+            item(&memory, "a/one", &["base", "x"]),
+            item(&memory, "b/two", &["base", "y"]),
+        ];
+        let registry = Fake::default();
+        let _ = run(&items, &registry, &memory, &memory);
+        assert_eq!(asked(&registry), 4, "each tag and each index; no child");
+        registry.tried.lock().unwrap().clear();
+        let again = run(&items, &registry, &memory, &memory);
+        assert_eq!((again.complete, again.tags), (2, 0), "{again:?}");
+        assert_eq!(asked(&registry), 4, "each tag, and each child of its index");
+        assert!(
+            registry.tried.lock().unwrap().is_empty(),
+            "nothing is asked of blobs that a manifest vouches for"
+        );
+    }
+
+    #[test]
+    fn what_is_next_door_is_linked_unasked_and_what_nobody_ever_sent_is_sent_unasked() {
+        let memory = Memory::default();
+        let items = [
+            item(&memory, "a/one", &["base"]),
+            item(&memory, "b/two", &["base"]),
+        ];
+        for (is_first, expected) in [(true, "Send"), (false, "Ask(None)")] {
+            let registry = Fake::default();
+            let request = Request {
+                items: &items,
+                registry: &registry,
+                lenders: &BTreeMap::new(),
+                is_first,
+                manner: Manner::Together,
+                workers: 1,
+                observer: &|_| (),
+                stop: &AtomicBool::new(false),
+            };
+            let pushed = push(request, &memory, &memory);
+            assert_eq!((pushed.sent, pushed.mounted), (3, 1), "{pushed:?}");
+            let mut tried = registry.tried.lock().unwrap().clone();
+            tried.sort();
+            let mut expected = [
+                ("a/one", expected),
+                ("a/one", expected),
+                ("b/two", expected),
+                ("b/two", "Link(\"a/one\")"),
+            ]
+            .map(|(path, first)| (path.to_owned(), first.to_owned()));
+            expected.sort();
+            assert_eq!(tried, expected, "one way per blob and repository");
+        }
+        // A repository that serves something else under the tag was filled by somebody: it is asked.
+        let registry = Fake::default();
+        registry
+            .manifests
+            .lock()
+            .unwrap()
+            .insert(("a/one".to_owned(), "v1".to_owned()), Digest::of(b"other"));
+        let request = Request {
+            items: &items[..1],
+            registry: &registry,
+            lenders: &BTreeMap::new(),
+            is_first: true,
+            manner: Manner::Together,
+            workers: 1,
+            observer: &|_| (),
+            stop: &AtomicBool::new(false),
+        };
+        let _ = push(request, &memory, &memory);
+        assert!(
+            registry
+                .tried
+                .lock()
+                .unwrap()
+                .iter()
+                .all(|(_, first)| first == "Ask(None)"),
+            "what may be there is asked for"
+        );
+    }
+
+    #[test]
+    fn a_lender_that_lost_the_blob_is_passed_over_for_the_next() {
+        let (all, none) = (Memory::default(), Memory::default());
+        let one = item(&all, "a/one", &[]);
+        let config = Blob::of(b"a/one");
+        let registry = Fake::default();
+        registry
+            .blobs
+            .lock()
+            .unwrap()
+            .insert(("z/last".to_owned(), config.digest));
+        let lenders = BTreeMap::from([(
+            config.digest,
+            ["a/one", "m/gone", "z/last"].map(str::to_owned).into(),
+        )]);
+        let request = Request {
+            items: std::slice::from_ref(&one),
+            registry: &registry,
+            lenders: &lenders,
+            is_first: false,
+            manner: Manner::Together,
+            workers: 1,
+            observer: &|_| (),
+            stop: &AtomicBool::new(false),
+        };
+        let pushed = push(request, &all, &none);
+        assert_eq!(
+            (pushed.mounted, pushed.complete, pushed.missing.len()),
+            (1, 1, 0),
+            "what is anywhere in the registry is not missing: {pushed:?}"
+        );
+        assert_eq!(
+            registry.tried.lock().unwrap()[0].1,
+            "Ask(Some(\"m/gone\"))",
+            "a repository that is said to have it is asked first"
+        );
+    }
+
+    #[test]
+    fn what_vouched_in_the_beginning_and_is_gone_in_the_end_is_made_good() {
+        let memory = Memory::default();
+        let items = [
+            item(&memory, "a/one", &["base", "x"]),
+            item(&memory, "b/two", &["y"]),
+        ];
+        let registry = Fake::default();
+        let _ = run(&items[..1], &registry, &memory, &memory);
+        let lenders = BTreeMap::new();
+        let stop = AtomicBool::new(false);
+        let pushing = Pushing::begin(Request {
+            items: &items,
+            registry: &registry,
+            lenders: &lenders,
+            is_first: false,
+            manner: Manner::Together,
+            workers: 2,
+            observer: &|_| (),
+            stop: &stop,
+        });
+        assert!(
+            !pushing.wants(&Blob::of(b"x")) && pushing.wants(&Blob::of(b"y")),
+            "the first image is served"
+        );
+        pushing.place(&Blob::of(b"y"), &memory);
+        assert!(!pushing.wants(&Blob::of(b"y")), "it is placed");
+        // Meanwhile somebody cleans up.
+        registry.manifests.lock().unwrap().clear();
+        registry
+            .blobs
+            .lock()
+            .unwrap()
+            .retain(|(path, _)| path != "a/one");
+        let pushed = pushing.finish(&memory, &memory);
+        assert_eq!(
+            (pushed.complete, pushed.tags, pushed.failures.len()),
+            (2, 2, 0),
+            "both are whole: {pushed:?}"
+        );
+    }
+
+    #[test]
+    fn nothing_is_visible_before_the_end() {
+        let memory = Memory::default();
+        let items = [item(&memory, "a/one", &["base", "x"])];
+        let registry = Fake::default();
+        let lenders = BTreeMap::new();
+        let stop = AtomicBool::new(false);
+        let pushing = Pushing::begin(Request {
+            items: &items,
+            registry: &registry,
+            lenders: &lenders,
+            is_first: true,
+            manner: Manner::Together,
+            workers: 2,
+            observer: &|_| (),
+            stop: &stop,
+        });
+        pushing.place(&Blob::of(b"x"), &memory);
+        pushing.rest(&memory);
+        assert!(
+            registry.manifests.lock().unwrap().is_empty()
+                && registry.blobs.lock().unwrap().len() == 3,
+            "blobs are staged, and nothing names them"
+        );
+        drop(pushing);
+        assert!(registry.manifests.lock().unwrap().is_empty(), "still");
     }
 }

@@ -7,7 +7,7 @@ use super::push::{Registry, Repository, Sent, Sparse, TagsOnly};
 use crate::digest::{Digest, Hasher};
 use crate::oci::{Descriptor, MANIFEST_TYPES, Manifest};
 use crate::reference::{self, Tag};
-use crate::registry::client::{Client, Push, RegistryError, Sent as ClientSent};
+use crate::registry::client::{Client, Push, RegistryError, Sent as ClientSent, Try};
 use crate::store::{Blob, Sink, Source, TransferError, Verified};
 
 /// A registry, reached through a client.
@@ -127,10 +127,10 @@ impl Repository for LiveRepository {
         &self,
         source: &dyn Source,
         blob: &Blob,
-        from: Option<&str>,
+        first: Try<'_>,
         passed: &(dyn Fn(u64) + Sync),
     ) -> Result<Sent, TransferError> {
-        Ok(match self.push.send(source, blob, from, passed)? {
+        Ok(match self.push.send(source, blob, first, passed)? {
             ClientSent::Present => Sent::Present,
             ClientSent::Mounted => Sent::Mounted,
             ClientSent::Uploaded(bytes) => Sent::Uploaded(bytes),

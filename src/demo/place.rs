@@ -11,7 +11,7 @@ use super::world::{Repository, World, descriptor};
 use crate::digest::Digest;
 use crate::oci::{Descriptor, MANIFEST_TYPES, Manifest, OCI_INDEX, REF_NAME};
 use crate::reference::{self, Tag};
-use crate::registry::client::{Client, Push};
+use crate::registry::client::{Client, Push, Try};
 use crate::registry::server::Repositories;
 use crate::store::{Blob, Sink, transfer};
 
@@ -216,7 +216,7 @@ impl World {
         match &manifest {
             Manifest::Image(image) => {
                 for blob in image.blobs() {
-                    place.send(self, &Blob::from(blob), None, &|_| ())?;
+                    place.send(self, &Blob::from(blob), Try::Ask(None), &|_| ())?;
                 }
             }
             Manifest::Index(index) => {

@@ -11,5 +11,6 @@ pub mod payload;
 pub mod release;
 pub mod select;
 pub mod signature;
+pub mod tools;
 pub mod trust;
 pub mod version;

@@ -49,7 +49,7 @@ impl crate::hint::Hint for Newer {
     }
 }
 
-/// The order of keys within every kind of block.
+/// The order of keys within every kind of block; see [`order_of`] for charts.
 const ORDER: [&str; 20] = [
     "channel",
     "ref",
@@ -73,9 +73,25 @@ const ORDER: [&str; 20] = [
     "images",
 ];
 
+/// The order of keys within a block: what a chart is called was found, so it stands behind what was wanted.
+fn order_of(key: &BlockKey) -> Vec<&'static str> {
+    let mut order = ORDER.to_vec();
+    if matches!(key, BlockKey::Chart { .. }) {
+        order.retain(|key| !matches!(*key, "name" | "version"));
+        let behind = order
+            .iter()
+            .position(|key| *key == "want")
+            .map_or(0, |at| at + 1);
+        order.splice(behind..behind, ["name", "version"]);
+    }
+    order
+}
+
 /// Keys that only mean something together.
 const TOGETHER: [&[&str]; 2] = [
     &[
+        "name",
+        "version",
         "url",
         "file",
         "image",
@@ -280,7 +296,7 @@ fn lines(base: Option<&Part>, ours: &Part, theirs: &Part) -> Option<Part> {
             .unwrap_or_default()
     };
     let mut fields = Vec::new();
-    for key in ORDER {
+    for key in order_of(&ours.key) {
         let is_list = [ours, theirs].iter().any(|part| {
             part.fields
                 .iter()

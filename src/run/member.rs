@@ -60,6 +60,12 @@ pub enum MemberError {
         /// In which layer.
         layer: Digest,
     },
+    /// Links lead in a circle.
+    #[error("links lead from {path} to no file")]
+    Circle {
+        /// Where they begin.
+        path: String,
+    },
 }
 
 /// Opens a layer's blob, which must end in an error unless its bytes are right.
@@ -82,9 +88,39 @@ pub fn read_members(
         if undecided.is_empty() {
             break;
         }
-        let sight = read_layer(layer, wanted, &undecided, limit, open)?;
-        for (index, bytes) in sight.found {
-            out[index] = Some(bytes);
+        let mut found: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
+        let sight = read_layer(
+            layer,
+            wanted,
+            &undecided,
+            open,
+            &mut |index, member, bytes| {
+                if member.size > limit {
+                    return Err(Taken::Refused(MemberError::Large {
+                        path: wanted[index].to_owned(),
+                        size: member.size,
+                        limit,
+                    }));
+                }
+                let mut content = Vec::new();
+                bytes.read_to_end(&mut content).map_err(Taken::Read)?;
+                found.insert(index, content);
+                Ok(())
+            },
+        )?;
+        if let Some(link) = sight.links.into_values().next() {
+            return Err(MemberError::Kind {
+                path: link.path,
+                found: if link.is_hard {
+                    "hard link"
+                } else {
+                    "symbolic link"
+                },
+                layer: layer.digest,
+            });
+        }
+        for index in sight.found {
+            out[index] = found.remove(&index);
             undecided.remove(&index);
         }
         undecided.retain(|index| !sight.hidden.contains(index));
@@ -92,11 +128,124 @@ pub fn read_members(
     Ok(out)
 }
 
+/// What is known of a file before its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its length in bytes.
+    pub size: u64,
+    /// When it was last changed, in seconds since 1970.
+    pub modified: u64,
+}
+
+/// Takes the bytes of a file as they come. Called again, it starts anew: only what came last counts, and only once the
+/// reading has ended well.
+pub type TakeMember<'a> = &'a mut dyn FnMut(&Member, &mut dyn Read) -> io::Result<()>;
+
+/// Hands the file at `path` (without a leading slash) of `layers`, the lowest first, to `take` in one pass, however long
+/// it is. Links are followed, inside the image only. `None` where the image has no such file.
+///
+/// # Errors
+/// If a layer cannot be read, `take` fails, links lead in a circle, or something in the way is neither file nor link.
+pub fn stream_member(
+    layers: &[Descriptor],
+    path: &str,
+    open: OpenLayer<'_>,
+    take: TakeMember<'_>,
+) -> Result<Option<Member>, MemberError> {
+    let mut wanted = clean(path.as_bytes());
+    // A hard link names a file of its own layer or of one below.
+    let mut top = layers.len();
+    for _ in 0..LINKS_LIMIT {
+        let mut next = None;
+        for (number, layer) in layers[..top].iter().enumerate().rev() {
+            let mut member = None;
+            let undecided = BTreeSet::from([0]);
+            let sight = read_layer(
+                layer,
+                &[wanted.as_str()],
+                &undecided,
+                open,
+                &mut |_, found, bytes| {
+                    member = Some(*found);
+                    take(found, bytes).map_err(Taken::Read)
+                },
+            )?;
+            if sight.found.contains(&0) {
+                return Ok(member);
+            }
+            if let Some(link) = sight.links.get(&0) {
+                next = Some((
+                    link.follow(&wanted),
+                    if link.is_hard {
+                        number + 1
+                    } else {
+                        layers.len()
+                    },
+                ));
+                break;
+            }
+            if sight.hidden.contains(&0) {
+                return Ok(None);
+            }
+        }
+        match next {
+            None => return Ok(None),
+            Some((path, from)) => (wanted, top) = (path, from),
+        }
+    }
+    Err(MemberError::Circle {
+        path: path.to_owned(),
+    })
+}
+
+/// Most links that are followed on the way to a file, as kernels do it.
+const LINKS_LIMIT: usize = 40;
+
+/// A link that stands where a wanted file, or a folder on its path, should be.
+struct Link {
+    path: String,
+    target: String,
+    is_hard: bool,
+}
+
+impl Link {
+    /// Where the way to `wanted`, which leads over this link, goes on.
+    fn follow(&self, wanted: &str) -> String {
+        let rest = wanted.strip_prefix(&self.path).unwrap_or_default();
+        let folder = match self.path.rsplit_once('/') {
+            Some((folder, _)) if !self.is_hard && !self.target.starts_with('/') => folder,
+            _ => "",
+        };
+        let mut parts: Vec<&str> = Vec::new();
+        for part in folder
+            .split('/')
+            .chain(self.target.split('/'))
+            .chain(rest.split('/'))
+        {
+            match part {
+                "" | "." => {}
+                ".." => drop(parts.pop()),
+                part => parts.push(part),
+            }
+        }
+        parts.join("/")
+    }
+}
+
 /// What one layer says of the wanted files.
 #[derive(Default)]
 struct Sight {
-    found: BTreeMap<usize, Vec<u8>>,
+    found: BTreeSet<usize>,
     hidden: BTreeSet<usize>,
+    links: BTreeMap<usize, Link>,
+}
+
+/// Why a file was not taken.
+enum Taken {
+    /// Its bytes could not be read, or not be put where they go.
+    Read(io::Error),
+    /// It is not wanted as it is.
+    Refused(MemberError),
 }
 
 /// Stops a stream that unpacks to too much.
@@ -125,8 +274,8 @@ fn read_layer(
     layer: &Descriptor,
     wanted: &[&str],
     undecided: &BTreeSet<usize>,
-    limit: u64,
     open: OpenLayer<'_>,
+    take: &mut dyn FnMut(usize, &Member, &mut dyn Read) -> Result<(), Taken>,
 ) -> Result<Sight, MemberError> {
     let failed = |source: io::Error| {
         let is_bomb = source
@@ -196,30 +345,52 @@ fn read_layer(
                 EntryType::Symlink => "symbolic link",
                 _ => "special file",
             };
+            let link = || {
+                let target = entry.link_name_bytes().unwrap_or_default();
+                Link {
+                    path: path.clone(),
+                    target: String::from_utf8_lossy(&target).into_owned(),
+                    is_hard: kind == EntryType::Link,
+                }
+            };
+            let is_link = matches!(kind, EntryType::Link | EntryType::Symlink);
             let wrong = || MemberError::Kind {
                 path: path.clone(),
                 found,
                 layer: layer.digest,
             };
             if target == path {
+                sight.links.remove(index);
                 if found == "folder" {
                     sight.found.remove(index);
                     sight.hidden.insert(*index);
                     continue;
                 }
+                if is_link {
+                    sight.found.remove(index);
+                    sight.links.insert(*index, link());
+                    continue;
+                }
                 if found != "file" {
                     return Err(wrong());
                 }
-                let size = entry.size();
-                if size > limit {
-                    return Err(MemberError::Large { path, size, limit });
+                let member = Member {
+                    size: entry.size(),
+                    modified: entry.header().mtime().unwrap_or(0),
+                };
+                match take(*index, &member, &mut entry) {
+                    Ok(()) => {}
+                    Err(Taken::Read(source)) => return Err(failed(source)),
+                    Err(Taken::Refused(error)) => return Err(error),
                 }
-                let mut bytes = Vec::new();
-                entry.read_to_end(&mut bytes).map_err(failed)?;
-                sight.found.insert(*index, bytes);
+                sight.found.insert(*index);
                 break;
             }
             if found != "folder" && is_under(target, &path) {
+                if is_link {
+                    sight.links.insert(*index, link());
+                    continue;
+                }
                 if found != "file" {
                     return Err(wrong());
                 }
@@ -297,19 +468,20 @@ mod tests {
         }
     }
 
+    fn described(bytes: &[u8]) -> Descriptor {
+        Descriptor {
+            media_type: String::new(),
+            digest: Digest::of(bytes),
+            size: bytes.len() as u64,
+            platform: None,
+            artifact_type: None,
+            urls: Vec::new(),
+            annotations: BTreeMap::new(),
+        }
+    }
+
     fn read(layers: &[Vec<u8>], wanted: &[&str]) -> Result<Vec<Option<String>>, MemberError> {
-        let descriptors: Vec<Descriptor> = layers
-            .iter()
-            .map(|bytes| Descriptor {
-                media_type: String::new(),
-                digest: Digest::of(bytes),
-                size: bytes.len() as u64,
-                platform: None,
-                artifact_type: None,
-                urls: Vec::new(),
-                annotations: BTreeMap::new(),
-            })
-            .collect();
+        let descriptors: Vec<Descriptor> = layers.iter().map(|bytes| described(bytes)).collect();
         let open = |descriptor: &Descriptor| {
             let bytes = layers
                 .iter()
@@ -368,6 +540,123 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// A layer with links in it: (path, target, whether it is a hard one).
+    fn linked(links: &[(&str, &str, bool)]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, target, is_hard) in links {
+            let mut header = tar::Header::new_ustar();
+            header.set_mode(0o777);
+            header.set_size(0);
+            header.set_entry_type(if *is_hard {
+                EntryType::Link
+            } else {
+                EntryType::Symlink
+            });
+            builder.append_link(&mut header, path, target).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    #[test]
+    fn links_are_followed_inside_the_image() {
+        use Made::File;
+        let base = || layer(&[File("usr/bin/oc", "program"), File("opt/x", "x")], "gzip");
+        let (soft, hard) = (false, true);
+        for (what, layers, wanted) in [
+            ("no link", vec![base()], Some("program")),
+            (
+                "relative",
+                vec![base(), linked(&[("usr/bin/oc", "../../opt/x", soft)])],
+                Some("x"),
+            ),
+            (
+                "absolute",
+                vec![base(), linked(&[("usr/bin/oc", "/opt/x", soft)])],
+                Some("x"),
+            ),
+            (
+                "a folder",
+                vec![
+                    base(),
+                    linked(&[("usr/bin", "../srv", soft)]),
+                    layer(&[File("srv/oc", "new")], "plain"),
+                ],
+                Some("new"),
+            ),
+            (
+                "beyond the root",
+                vec![base(), linked(&[("usr/bin/oc", "../../../../opt/x", soft)])],
+                Some("x"),
+            ),
+            (
+                "hard, to a layer below",
+                vec![
+                    base(),
+                    linked(&[("usr/bin/oc", "opt/x", hard)]),
+                    layer(&[File("opt/.wh.x", "")], "plain"),
+                ],
+                Some("x"),
+            ),
+            (
+                "symbolic, to what is gone",
+                vec![
+                    base(),
+                    linked(&[("usr/bin/oc", "/opt/x", soft)]),
+                    layer(&[File("opt/.wh.x", "")], "plain"),
+                ],
+                None,
+            ),
+            (
+                "two",
+                vec![
+                    base(),
+                    linked(&[("usr/bin/oc", "a", soft), ("usr/bin/a", "/opt/x", soft)]),
+                ],
+                Some("x"),
+            ),
+            (
+                "replaced again",
+                vec![
+                    base(),
+                    linked(&[("usr/bin/oc", "/opt/x", soft)]),
+                    layer(&[File("usr/bin/oc", "new")], "zstd"),
+                ],
+                Some("new"),
+            ),
+            (
+                "removed",
+                vec![base(), layer(&[File("usr/.wh.bin", "")], "plain")],
+                None,
+            ),
+        ] {
+            let descriptors: Vec<Descriptor> =
+                layers.iter().map(|bytes| described(bytes)).collect();
+            let open = |descriptor: &Descriptor| {
+                let bytes = layers
+                    .iter()
+                    .find(|bytes| Digest::of(bytes) == descriptor.digest);
+                Ok(Box::new(io::Cursor::new(bytes.unwrap().clone())) as Box<dyn Read + Send>)
+            };
+            let mut content = String::new();
+            let found = stream_member(&descriptors, "usr/bin/oc", &open, &mut |member, bytes| {
+                content.clear();
+                let read = bytes.read_to_string(&mut content)?;
+                assert_eq!(read as u64, member.size, "the size comes first");
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(found.map(|_| content.as_str()), wanted, "{what}");
+        }
+        let circle = linked(&[("usr/bin/oc", "a", soft), ("usr/bin/a", "oc", soft)]);
+        let open =
+            |_: &Descriptor| Ok(Box::new(io::Cursor::new(circle.clone())) as Box<dyn Read + Send>);
+        let error = stream_member(&[described(&circle)], "usr/bin/oc", &open, &mut |_, _| {
+            Ok(())
+        })
+        .unwrap_err();
+        assert!(matches!(error, MemberError::Circle { .. }), "{error}");
     }
 
     #[test]

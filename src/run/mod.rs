@@ -2,6 +2,7 @@
 
 pub mod built;
 pub mod event;
+pub mod extract;
 pub mod member;
 pub mod pack;
 pub mod realise;

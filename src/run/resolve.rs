@@ -13,6 +13,7 @@
 //! [`Names`] is the capability to observe. Nothing else in the library can ask a mutable name, and only [`lock`] takes
 //! one.
 
+pub mod catalog;
 pub mod chart;
 pub mod file;
 pub mod image;
@@ -109,6 +110,8 @@ pub struct Request {
     pub skips: Vec<(String, String)>,
     /// Risks of updates to accept from now on, by name.
     pub risks: Vec<String>,
+    /// Whether packages that others require are added.
+    pub adds_required: bool,
     /// What the settings say of the kinds of content, as holes name it (`settings.signatures.policy`).
     pub settings: BTreeMap<String, Value>,
     /// Files that wants depend on: the name as the user wrote it, and the bytes.
@@ -348,10 +351,20 @@ fn expected_by(
     let additions = additions(request, rules, notes)?;
     let mut out: Vec<Expected> = Vec::new();
     let mut seen: BTreeMap<BlockKey, usize> = BTreeMap::new();
+    let mut gone: Vec<BlockKey> = Vec::new();
     for asked in &request.asked {
         for expected in expect(asked, request, rules, &additions)? {
+            // What stands in a block goes with it.
+            if expected
+                .key
+                .parent()
+                .is_some_and(|parent| gone.contains(&parent))
+            {
+                continue;
+            }
             if let Some((name, why)) = left_out(&expected, rules, exclusions) {
                 notes.push(format!("{}: {name} {why}", asked.at));
+                gone.push(expected.key);
                 continue;
             }
             match seen.get(&expected.key) {
@@ -390,6 +403,7 @@ fn expected_by(
             listed
                 .into_iter()
                 .flatten()
+                .chain(expected.want.get("template"))
                 .filter_map(|file| match file {
                     Value::Text(text) => text.parse().ok(),
                     _ => None,
@@ -459,7 +473,13 @@ fn left_out(
             digest: digest.unwrap_or_else(|| Digest::from_bytes([0; 32])),
             size: 0,
         };
-        let subject = Subject::alone(image, want_value(&expected.want), blob);
+        let subject = Subject {
+            role: match &expected.key {
+                BlockKey::Catalog { .. } => "catalog",
+                _ => "image",
+            },
+            ..Subject::alone(image, want_value(&expected.want), blob)
+        };
         place(rule, &Layout::default(), &subject).ok()
     });
     let placed = placed.map(|placement| format!("{}:{}", placement.path, placement.tag));
@@ -572,9 +592,65 @@ fn expect(
             _ => Vec::new(),
         },
     };
-    contexts
-        .iter()
-        .map(|context| expect_one(asked, rule, block, context, additions.get(&rule.name)))
+    let mut out = Vec::new();
+    for context in &contexts {
+        let one = expect_one(asked, rule, block, context, additions.get(&rule.name))?;
+        let inside = expect_packages(asked, request, rule, block, &one)?;
+        out.push(one);
+        out.extend(inside);
+    }
+    Ok(out)
+}
+
+/// The blocks that stand in a catalog's.
+fn expect_packages(
+    asked: &Asked,
+    request: &Request,
+    rule: &Rule,
+    block: &Block,
+    catalog: &Expected,
+) -> Result<Vec<Expected>, ResolveError> {
+    let hole = |source| ResolveError::Hole {
+        at: asked.at.clone(),
+        rule: rule.name.clone(),
+        source,
+    };
+    let (Some(packages), BlockKey::Catalog { reference, target }) = (&block.packages, &catalog.key)
+    else {
+        return Ok(Vec::new());
+    };
+    let outer = context(asked, request, None);
+    let Some(Value::List(rows)) = look_up(&outer, &packages.each) else {
+        return Ok(Vec::new());
+    };
+    rows.iter()
+        .map(|row| {
+            let context = context(asked, request, Some(row));
+            let want = match packages.want.fill(&context).map_err(hole)? {
+                Some(Value::Map(entries)) => entries,
+                _ => BTreeMap::new(),
+            };
+            let at = match look_up(row, "at") {
+                Some(Value::Text(at)) => at.clone(),
+                _ => asked.at.clone(),
+            };
+            Ok(Expected {
+                key: BlockKey::Package {
+                    catalog: reference.clone(),
+                    target: target.clone(),
+                    name: packages
+                        .name
+                        .fill_text(&context)
+                        .map_err(hole)?
+                        .unwrap_or_default(),
+                },
+                want: Want::new(want),
+                image: None,
+                platforms: catalog.platforms.clone(),
+                rule: rule.name.clone(),
+                at,
+            })
+        })
         .collect()
 }
 
@@ -637,7 +713,7 @@ fn expect_one(
         BlockKind::File => BlockKey::File {
             reference: reference.unwrap_or_default(),
         },
-        BlockKind::Image => {
+        BlockKind::Image | BlockKind::Catalog => {
             let question = rule
                 .steps
                 .iter()
@@ -659,9 +735,11 @@ fn expect_one(
                 at: asked.at.clone(),
                 source,
             })?;
-            BlockKey::Image {
-                reference: reference.unwrap_or_default(),
-                target: want.text("target").map(str::to_owned),
+            let reference = reference.unwrap_or_default();
+            let target = want.text("target").map(str::to_owned);
+            match block.kind {
+                BlockKind::Catalog => BlockKey::Catalog { reference, target },
+                _ => BlockKey::Image { reference, target },
             }
         }
     };
@@ -730,7 +808,10 @@ fn asks(expected: &Expected) -> bool {
 fn question(expected: &Expected) -> String {
     match &expected.image {
         Some(image) => image.to_string(),
-        None => release::question(&expected.key),
+        None => match &expected.key {
+            BlockKey::Package { .. } => catalog::question(expected),
+            key => release::question(key),
+        },
     }
 }
 
@@ -770,7 +851,52 @@ pub fn lock(
     let mut open: Vec<usize> = Vec::new();
     let mut again: Vec<usize> = Vec::new();
     let mut kept = 0;
+    let mut catalogs: BTreeMap<usize, catalog::Question<'_>> = BTreeMap::new();
     for (index, expected) in wanted.iter().enumerate() {
+        match &expected.key {
+            // It is answered with its catalog.
+            BlockKey::Package { .. } => continue,
+            BlockKey::Catalog { reference, target } => {
+                let target = target.as_deref();
+                let mut known = previous.and_then(|lock| lock.catalog(reference, target));
+                if let Some(vetted) = resolver.within {
+                    // What the other lock does not have is taken from it anew.
+                    known = known
+                        .filter(|known| {
+                            let inside = known.packages.iter();
+                            vetted.admits(&LockBlock::Catalog(known))
+                                && inside
+                                    .map(|one| LockBlock::Package(known, one))
+                                    .all(|block| vetted.admits(&block))
+                        })
+                        .or_else(|| vetted.catalog(reference, target));
+                }
+                let question = catalog::Question::new(
+                    expected,
+                    &wanted,
+                    known,
+                    renew,
+                    excludes_anew,
+                    request.adds_required,
+                );
+                if let (Some(known), true) = (known, question.is_answered()) {
+                    let inside = known
+                        .packages
+                        .iter()
+                        .map(|one| LockBlock::Package(known, one));
+                    kept += 1 + inside.map(|block| block.pins().len()).sum::<usize>();
+                    put(&mut lock, LockBlock::Catalog(known));
+                } else if question.asks() {
+                    open.push(index);
+                    catalogs.insert(index, question);
+                } else {
+                    again.push(index);
+                    catalogs.insert(index, question);
+                }
+                continue;
+            }
+            _ => {}
+        }
         let known = previous
             .and_then(|lock| lock.find(&expected.key))
             .filter(|block| block.want() == Some(&expected.want));
@@ -793,11 +919,7 @@ pub fn lock(
     let mut risks: BTreeSet<String> = request.risks.iter().cloned().collect();
     risks.extend(previous.map(release::accepted).unwrap_or_default());
     let risks: Vec<String> = risks.into_iter().collect();
-    let files: BTreeMap<Digest, (String, Vec<u8>)> = request
-        .files
-        .iter()
-        .map(|(name, bytes)| (Digest::of(bytes), (name.clone(), bytes.clone())))
-        .collect();
+    let files = by_digest(request);
     let means = Means::new(resolver, &exclusions, &files, &risks);
     let asked: Vec<(usize, bool)> = open
         .iter()
@@ -808,7 +930,11 @@ pub fn lock(
         let (index, is_known) = asked[slot];
         let expected = &wanted[index];
         let known = previous.and_then(|lock| lock.find(&expected.key));
-        match (is_known, known, resolver.rules.get(&expected.rule)) {
+        let rule = resolver.rules.get(&expected.rule);
+        if let (Some(question), Some(rule)) = (catalogs.get(&index), rule) {
+            return catalog::answer(question, rule, &means);
+        }
+        match (is_known, known, rule) {
             (true, Some(LockBlock::Release(release)), Some(rule)) => {
                 release::refresh(release, expected, rule, &means)
             }
@@ -835,14 +961,31 @@ pub fn lock(
                     .expect("a block that is answered alone stands alone");
             }
             Err(more) => {
-                problems.extend(more.into_iter().map(|problem| (at.clone(), problem)));
+                problems.extend(more.into_iter().map(|problem| {
+                    let at = problem.at.as_ref().unwrap_or(at).clone();
+                    (at, problem)
+                }));
             }
         }
     }
     if !problems.is_empty() {
         return Err(ResolveError::Unanswered { problems });
     }
-    let made = answered.owners().map(|(_, pins)| pins.len()).sum();
+    // A catalog is answered as a whole, though most of it may be what it was.
+    let mut made = 0;
+    for block in answered.blocks() {
+        let count = block.pins().len();
+        let same = previous.and_then(|lock| lock.find(&block.key()));
+        let stays = matches!(
+            (block, same),
+            (LockBlock::Package(_, new), Some(LockBlock::Package(_, old))) if new == old
+        );
+        if stays {
+            kept += count;
+        } else {
+            made += count;
+        }
+    }
     complete(&answered, &wanted, resolver)?;
     for risk in &request.risks {
         let used = lock
@@ -886,6 +1029,83 @@ pub fn lock(
         made,
         notes,
     })
+}
+
+/// Derives the lists of a lock (components of payloads, images of charts) again from the bytes that it pins, and says
+/// what differs, in lock order. No mutable name is asked; what is not in the store is fetched by its digest.
+///
+/// # Errors
+/// If something that is pinned cannot be had or read.
+pub fn recheck(
+    request: &Request,
+    lock: &Lock,
+    resolver: &Resolver<'_>,
+) -> Result<Vec<String>, ResolveError> {
+    let exclusions = exclusions(request, &lock.skips)?;
+    let files = by_digest(request);
+    let means = Means::new(resolver, &exclusions, &files, &request.risks);
+    let blocks: Vec<LockBlock<'_>> = lock
+        .releases
+        .iter()
+        .map(LockBlock::Release)
+        .chain(lock.charts.iter().map(LockBlock::Chart))
+        .collect();
+    let results = super::gather(blocks.len(), BLOCKS_AT_ONCE, resolver.stop, |index| {
+        let block = &blocks[index];
+        let key = block.key();
+        let one = |problem: Problem| vec![problem];
+        let rule = rule_of(block, resolver.rules)
+            .ok_or_else(|| one(Problem::new(format!("no rule of the lock makes {key}"))))?;
+        match block {
+            LockBlock::Release(release) => {
+                let expected = Expected {
+                    key: key.clone(),
+                    want: release.want.clone(),
+                    image: None,
+                    platforms: Vec::new(),
+                    rule: rule.name.clone(),
+                    at: String::new(),
+                };
+                let found = release::refresh(release, &expected, rule, &means)?;
+                let mut again = Lock::default();
+                again.put(found.block).expect("a release stands alone");
+                again.sort();
+                let is_equal = again.releases.first() == Some(*release);
+                Ok(if is_equal {
+                    Vec::new()
+                } else {
+                    vec![format!("{key} lists other components than its payloads")]
+                })
+            }
+            LockBlock::Chart(chart) => chart::recheck(chart, rule, &means).map_err(one),
+            _ => Ok(Vec::new()),
+        }
+    });
+    let mut complaints = Vec::new();
+    let mut problems = Vec::new();
+    for (block, result) in blocks.iter().zip(results.ok_or(ResolveError::Stopped)?) {
+        match result {
+            Ok(more) => complaints.extend(more),
+            Err(more) => problems.extend(
+                more.into_iter()
+                    .map(|problem| (block.key().to_string(), problem)),
+            ),
+        }
+    }
+    if problems.is_empty() {
+        Ok(complaints)
+    } else {
+        Err(ResolveError::Unanswered { problems })
+    }
+}
+
+/// The files of a request by digest.
+fn by_digest(request: &Request) -> BTreeMap<Digest, (String, Vec<u8>)> {
+    request
+        .files
+        .iter()
+        .map(|(name, bytes)| (Digest::of(bytes), (name.clone(), bytes.clone())))
+        .collect()
 }
 
 /// Takes a block of an earlier lock over, with what stands in it.
@@ -1079,7 +1299,8 @@ pub fn roots(lock: &Lock, built: &[Built]) -> Vec<Root> {
 }
 
 /// The rule that a block was made by.
-pub(super) fn rule_of<'a>(block: &LockBlock<'_>, rules: &'a Rules) -> Option<&'a Rule> {
+#[must_use]
+pub fn rule_of<'a>(block: &LockBlock<'_>, rules: &'a Rules) -> Option<&'a Rule> {
     // A rule that no line of the config names says so in what it wants.
     if let Some(name) = block.want().and_then(|want| want.text("rule")) {
         return rules.get(name);
@@ -1087,6 +1308,7 @@ pub(super) fn rule_of<'a>(block: &LockBlock<'_>, rules: &'a Rules) -> Option<&'a
     rules.recording(match block.key() {
         BlockKey::Image { .. } => BlockKind::Image,
         BlockKey::Release { .. } => BlockKind::Release,
+        BlockKey::Catalog { .. } | BlockKey::Package { .. } => BlockKind::Catalog,
         BlockKey::Chart { .. } => BlockKind::Chart,
         BlockKey::File { .. } => BlockKind::File,
         _ => return None,
@@ -1111,6 +1333,13 @@ pub fn placements(
         let pins = block.pins();
         let made = built.iter().find(|built| built.owner == key);
         if pins.is_empty() && made.is_none() {
+            continue;
+        }
+        // What is served is built from it.
+        if let LockBlock::Catalog(catalog) = block
+            && !catalog::is_copied(&catalog.want)
+            && built.iter().all(|built| built.owner != key)
+        {
             continue;
         }
         let none = || PlaceError::None {
@@ -1151,7 +1380,9 @@ pub fn placements(
             // Of several pins, the one that is its block is what was built upon.
             let made = made.filter(|_| matches!(role, Role::Image | Role::Catalog | Role::Chart));
             let origin = match &key {
-                BlockKey::Image { reference, .. } => reference.parse().map_err(|_| none())?,
+                BlockKey::Image { reference, .. } | BlockKey::Catalog { reference, .. } => {
+                    reference.parse().map_err(|_| none())?
+                }
                 _ => name_of(pin).ok_or_else(none)?,
             };
             let version = match role {

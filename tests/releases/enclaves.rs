@@ -4,8 +4,10 @@
 //! upstream -> media/1 -> enterprise registry -> enclave-a, enclave-b: one export each -> registry of enclave a, b
 //! ```
 
+use std::fmt::Write as _;
+
 use super::*;
-use crate::site::UPSTREAM;
+use crate::site::{Run, UPSTREAM};
 
 /// The enterprise after the first hop: its registry, the site beside it, and what was delivered.
 struct Enterprise {

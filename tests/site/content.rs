@@ -113,7 +113,8 @@ impl Content {
         self.memory.insert(manifest.to_string().as_bytes())
     }
 
-    fn publish(&self, text: &str, blob: Blob, media_type: &str) -> Digest {
+    /// Publishes a manifest that is here as `repository:tag`; a tag that was there moves.
+    pub(crate) fn publish(&self, text: &str, blob: Blob, media_type: &str) -> Digest {
         let (repository, tag) = name(text);
         let descriptor = Descriptor {
             media_type: media_type.to_owned(),

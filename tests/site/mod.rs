@@ -10,6 +10,7 @@
 
 pub(crate) mod content;
 pub(crate) mod registry;
+pub(crate) mod release;
 pub(crate) mod schema;
 pub(crate) mod stock;
 pub(crate) mod wire;

@@ -52,7 +52,7 @@ use crate::reference::{Reference, Repository, Tag};
 use crate::store::{Blob, Source};
 
 pub use self::error::{Asked, RegistryError, TlsProblem};
-pub use self::push::{Push, Put, Sent};
+pub use self::push::{Push, Put, Sent, Try};
 pub use self::wire::Requests;
 
 /// Threads of the private runtime. They only wait and pass bytes on.

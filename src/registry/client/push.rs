@@ -87,6 +87,17 @@ enum Mounting {
     Refused,
 }
 
+/// What is tried first to get a blob into a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Try<'a> {
+    /// Ask whether it is there; else link it from this repository (a path), if one is named; else send it.
+    Ask(Option<&'a str>),
+    /// Link it from this repository, which has it; if that cannot be done, ask whether it is there; else send it.
+    Link(&'a str),
+    /// Send it: nothing was ever put there. Right even if that is wrong, only dearer.
+    Send,
+}
+
 /// How a blob got there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
@@ -127,7 +138,7 @@ impl Push {
     }
 
     /// Puts `blob` there by the cheapest way: known or found there, linked from where this client saw it in the
-    /// same registry or from the path `from`, or sent from `source`, again if the connection breaks.
+    /// same registry or from where `first` says, or sent from `source`, again if the connection breaks.
     ///
     /// `passed` is told of the bytes that are read; what is sent again is told again.
     ///
@@ -137,24 +148,29 @@ impl Push {
         &self,
         source: &dyn Source,
         blob: &Blob,
-        from: Option<&str>,
+        first: Try<'_>,
         passed: &(dyn Fn(u64) + Sync),
     ) -> Result<Sent, TransferError> {
         let wrong = |error: RegistryError| TransferError::Io {
             blob: *blob,
             source: error.into(),
         };
-        if self.known(blob).map_err(wrong)? {
+        let presence = &self.client.inner.presence;
+        if matches!(first, Try::Ask(_)) && self.known(blob).map_err(wrong)? {
             return Ok(Sent::Present);
         }
-        let presence = &self.client.inner.presence;
         let _flight = presence.take_off(self.repository(), blob.digest);
         if presence.knows(self.repository(), blob.digest) {
             return Ok(Sent::Present);
         }
+        let named = match first {
+            Try::Ask(from) => from,
+            Try::Link(from) => Some(from),
+            Try::Send => None,
+        };
         let next_door = presence
             .elsewhere(self.repository(), blob.digest)
-            .or_else(|| from.map(str::to_owned))
+            .or_else(|| named.map(str::to_owned))
             .filter(|path| path != self.repository().path());
         let mut session = None;
         if let Some(path) = next_door {
@@ -163,6 +179,13 @@ impl Push {
                 Mounting::Opened(at) => session = Some(at),
                 Mounting::Refused => {}
             }
+        }
+        // Nobody else sends it now, so nothing disturbs the question.
+        if matches!(first, Try::Link(_)) && self.holds_now(blob).map_err(wrong)? {
+            if let Some(at) = session {
+                self.give_up(blob, &at);
+            }
+            return Ok(Sent::Present);
         }
         let policy = self.client.inner.wire.settings.retry;
         let mut attempt = 1;
@@ -200,15 +223,19 @@ impl Push {
             Mounting::Done => Ok(true),
             Mounting::Refused => Ok(false),
             Mounting::Opened(at) => {
-                // Nobody goes on with it; that the registry cleans up by itself is no reason to leave it.
-                let ask = self.at(Method::DELETE, &at, Kind::UploadEnd, blob);
-                let wire = &self.client.inner.wire;
-                if let Ok(reply) = self.client.run(wire.attempt(&ask)) {
-                    self.client
-                        .block_on(drain(reply, wire.settings.idle_timeout));
-                }
+                self.give_up(blob, &at);
                 Ok(false)
             }
+        }
+    }
+
+    /// Ends an upload that nobody goes on with; that the registry cleans up by itself is no reason to leave it.
+    fn give_up(&self, blob: &Blob, at: &Url) {
+        let ask = self.at(Method::DELETE, at, Kind::UploadEnd, blob);
+        let wire = &self.client.inner.wire;
+        if let Ok(reply) = self.client.run(wire.attempt(&ask)) {
+            self.client
+                .block_on(drain(reply, wire.settings.idle_timeout));
         }
     }
 
@@ -441,6 +468,12 @@ impl Push {
         let Some(_question) = presence.ask(self.repository(), blob.digest) else {
             return Ok(true);
         };
+        self.holds_now(blob)
+    }
+
+    /// Whether the registry says that `blob` is there. While it arrives there a registry may fail to answer, so
+    /// nobody may be sending it: see `Presence::ask` and `Presence::take_off`.
+    fn holds_now(&self, blob: &Blob) -> Result<bool, RegistryError> {
         let digest = blob.digest.to_string();
         let route = Route::Blob {
             repository: self.repository().path(),
@@ -456,6 +489,7 @@ impl Push {
         {
             return Err(ask.protocol(format!("{} bytes", blob.size), format!("{length}")));
         }
+        let presence = &self.client.inner.presence;
         presence.learn(self.repository(), blob.digest);
         Ok(true)
     }

@@ -298,7 +298,7 @@ fn a_blob_is_sent_once_to_a_registry_whoever_asks_and_then_mounted() {
                 let push = client
                     .push(&stock.repository(&format!("team/{}", worker % 4)))
                     .unwrap();
-                let how = push.send(memory, &blob, None, &|_| ()).unwrap();
+                let how = push.send(memory, &blob, Try::Ask(None), &|_| ()).unwrap();
                 sent.lock().unwrap().push(how);
             });
         }
@@ -405,14 +405,15 @@ fn referrers_are_listed_by_the_tag_that_stands_in_for_the_api() {
     let push = client.push(&repository).unwrap();
     let memory = Memory::default();
     let config = memory.insert(b"{}");
-    push.send(&memory, &config, None, &|_| ()).unwrap();
+    push.send(&memory, &config, Try::Ask(None), &|_| ())
+        .unwrap();
     let bytes = image(&config, &[], None);
     let subject = push.put_manifest(&bytes, OCI_MANIFEST, None).unwrap();
     let about = descriptor(OCI_MANIFEST, subject.digest, bytes.len() as u64);
     let mut expected = Vec::new();
     for text in ["one", "two"] {
         let layer = memory.insert(text.as_bytes());
-        push.send(&memory, &layer, None, &|_| ()).unwrap();
+        push.send(&memory, &layer, Try::Ask(None), &|_| ()).unwrap();
         let bytes = image(&config, &[layer], Some(&about));
         let put = push.put_manifest(&bytes, OCI_MANIFEST, None).unwrap();
         assert_eq!(put.subject, None, "this registry keeps no lists");
@@ -428,6 +429,44 @@ fn referrers_are_listed_by_the_tag_that_stands_in_for_the_api() {
         expected,
         "each of them once"
     );
+}
+
+#[test]
+fn what_is_tried_first_decides_what_is_asked() {
+    let Some(stock) = Stock::start("") else {
+        return;
+    };
+    let memory = Memory::default();
+    let blob = memory.insert(b"shared");
+    let push = |client: &Client, path: &str| client.push(&stock.repository(path)).unwrap();
+    let asked = |client: &Client, path: &str, first: Try<'_>| {
+        // The first request of all finds out how the host is spoken to.
+        let push = push(client, path);
+        push.head_tag(&"none".parse().unwrap()).unwrap();
+        let sent = push.send(&memory, &blob, first, &|_| ()).unwrap();
+        let made = client.requests();
+        (
+            sent,
+            made.blob_heads + made.mounts + made.upload_starts + made.upload_ends,
+            made,
+        )
+    };
+    // Each client is new, so it knows of nothing but what it is told.
+    for (path, first, expected) in [
+        ("a", Try::Send, (Sent::Uploaded(6), 2)),
+        ("b", Try::Link("a"), (Sent::Mounted, 1)),
+        ("b", Try::Ask(None), (Sent::Present, 1)),
+        ("b", Try::Link("a"), (Sent::Mounted, 1)),
+        // Not there, so an upload is opened, found needless, and ended.
+        ("b", Try::Link("nowhere"), (Sent::Present, 3)),
+        ("c", Try::Link("nowhere"), (Sent::Uploaded(6), 3)),
+        ("d", Try::Ask(Some("a")), (Sent::Mounted, 2)),
+        ("e", Try::Ask(None), (Sent::Uploaded(6), 3)),
+        ("e", Try::Send, (Sent::Uploaded(6), 2)),
+    ] {
+        let (sent, count, made) = asked(&stock.client(), path, first);
+        assert_eq!((sent, count), expected, "{first:?} into {path}: {made:?}");
+    }
 }
 
 #[test]
@@ -452,7 +491,8 @@ fn a_manifest_is_deleted_with_its_tags() {
         ) && error.to_string().contains("BLOB_UNKNOWN"),
         "a manifest without its blobs is refused with the registry's words: {error:?}"
     );
-    push.send(&memory, &config, None, &|_| ()).unwrap();
+    push.send(&memory, &config, Try::Ask(None), &|_| ())
+        .unwrap();
     let put = push.put_manifest(&bytes, OCI_MANIFEST, Some(&tag)).unwrap();
     assert!(push.delete_manifest(put.digest).unwrap(), "it was there");
     assert_eq!(push.head_tag(&tag).unwrap(), None, "its tag is gone");
@@ -475,7 +515,7 @@ fn skopeo_reads_what_was_pushed_and_writes_what_is_read() {
     let config = memory.insert(br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},"config":{}}"#);
     let layer = memory.insert(&noise(1_200_000));
     for blob in [&config, &layer] {
-        push.send(&memory, blob, None, &|_| ()).unwrap();
+        push.send(&memory, blob, Try::Ask(None), &|_| ()).unwrap();
     }
     let bytes = image(&config, &[layer], None);
     let put = push
@@ -558,7 +598,7 @@ fn basic_credentials_are_found_used_and_missed() {
     let good = with(Some("user:secret"));
     let push = good.push(&stock.repository("team/a")).unwrap();
     assert_eq!(
-        push.send(&memory, &blob, None, &|_| ()).unwrap(),
+        push.send(&memory, &blob, Try::Ask(None), &|_| ()).unwrap(),
         Sent::Uploaded(5),
         "with credentials it goes"
     );
@@ -650,7 +690,7 @@ fn a_registry_behind_tls_is_trusted_through_certs_d() {
     client
         .push(&stock.repository("a"))
         .unwrap()
-        .send(&memory, &blob, None, &|_| ())
+        .send(&memory, &blob, Try::Ask(None), &|_| ())
         .unwrap();
     transfer(
         &client.blobs(&stock.repository("a")),
@@ -1669,7 +1709,7 @@ fn an_upload_goes_in_pieces_where_the_registry_wants_that() {
         let blob = memory.insert(&bytes);
         let push = client.push(&fault.repository("a")).unwrap();
         assert_eq!(
-            push.send(&memory, &blob, None, &|_| ()).unwrap(),
+            push.send(&memory, &blob, Try::Ask(None), &|_| ()).unwrap(),
             Sent::Uploaded(blob.size),
             "{refuse:?}"
         );
@@ -1707,7 +1747,7 @@ fn an_upload_that_breaks_is_made_again() {
             .client()
             .push(&fault.repository("a"))
             .unwrap()
-            .send(&memory, &blob, None, &|_| ())
+            .send(&memory, &blob, Try::Ask(None), &|_| ())
             .unwrap();
         assert_eq!(fault.seen("PUT", "/up/1"), 3, "twice in vain");
     }
@@ -2009,7 +2049,9 @@ fn an_upload_is_not_led_into_the_clear() {
     let memory = Memory::default();
     let blob = memory.insert(b"x");
     let push = home.client().push(&home.repository("a")).unwrap();
-    let error = push.send(&memory, &blob, None, &|_| ()).unwrap_err();
+    let error = push
+        .send(&memory, &blob, Try::Ask(None), &|_| ())
+        .unwrap_err();
     let TransferError::Io { source, .. } = &error else {
         panic!("{error:?}")
     };

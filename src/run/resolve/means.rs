@@ -22,7 +22,7 @@ use crate::oci::{Descriptor, Image, MANIFEST_LIMIT, Manifest, PlatformName};
 use crate::plan::lock::{Origin as PinOrigin, Pin, Skip};
 use crate::reference::{ImageName, Repository, Tag};
 use crate::run::event::{Event, advice, one_line};
-use crate::run::member::read_members;
+use crate::run::member::{Member, TakeMember, read_members, stream_member};
 use crate::run::realise::fetch_one;
 use crate::step::{Address, Content, Derive, Fetch, Observe, Origin};
 use crate::store::memo::{Output, recall};
@@ -37,6 +37,8 @@ pub struct Problem {
     pub hint: Option<String>,
     /// Whether it is about trust: a signature that is missing or proves nothing.
     pub is_trust: bool,
+    /// Where it was asked for, if that is more precise than where its block was.
+    pub at: Option<String>,
 }
 
 impl Problem {
@@ -46,6 +48,7 @@ impl Problem {
             text: text.into(),
             hint: None,
             is_trust: false,
+            at: None,
         }
     }
 
@@ -75,6 +78,13 @@ impl Problem {
     #[must_use]
     pub const fn trust(mut self) -> Self {
         self.is_trust = true;
+        self
+    }
+
+    /// The same at a place of the config.
+    #[must_use]
+    pub fn at(mut self, place: impl Into<String>) -> Self {
+        self.at = Some(place.into());
         self
     }
 
@@ -691,6 +701,37 @@ impl<'a> Means<'a> {
         )))
     }
 
+    /// Opens a layer, which is in the store then.
+    fn layer(
+        &self,
+        origin: &PinOrigin,
+        layer: &Descriptor,
+    ) -> io::Result<Box<dyn Read + Send + '_>> {
+        let blob = Blob::from(layer);
+        self.blob(blob, vec![origin_of(origin)])
+            .map_err(|problem| io::Error::other(problem.text))?;
+        let bytes = Source::open(self.resolver.store, &blob, 0)?
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it is gone"))?;
+        Ok(Box::new(Verified::new(bytes, blob)))
+    }
+
+    /// Hands one file out of an instance to `take`, however long it is; `None` where it has no such file. Of its layers
+    /// only those are fetched that must be.
+    ///
+    /// # Errors
+    /// If a layer does not arrive, `take` fails, or what is there is no file.
+    pub fn stream(
+        &self,
+        origin: &PinOrigin,
+        instance: &Instance,
+        path: &str,
+        take: TakeMember<'_>,
+    ) -> Result<Option<Member>, Problem> {
+        let open = |layer: &Descriptor| self.layer(origin, layer);
+        stream_member(&instance.image.layers, path, &open, take)
+            .map_err(|error| Problem::new(one_line(&error)))
+    }
+
     /// Files out of an instance, in the order asked; `None` where it has no such file. What was read before is not read
     /// again, and of its layers only those are fetched that must be.
     ///
@@ -728,14 +769,7 @@ impl<'a> Means<'a> {
         if open.is_empty() {
             return Ok(out);
         }
-        let layer = |layer: &Descriptor| -> io::Result<Box<dyn Read + Send + '_>> {
-            let blob = Blob::from(layer);
-            self.blob(blob, vec![origin_of(origin)])
-                .map_err(|problem| io::Error::other(problem.text))?;
-            let bytes = Source::open(store, &blob, 0)?
-                .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it is gone"))?;
-            Ok(Box::new(Verified::new(bytes, blob)))
-        };
+        let layer = |layer: &Descriptor| self.layer(origin, layer);
         let wanted: Vec<&str> = open.iter().map(|index| paths[*index]).collect();
         let found = read_members(&instance.image.layers, &wanted, limit, &layer)
             .map_err(|error| Problem::new(one_line(&error)))?;
@@ -756,7 +790,12 @@ impl<'a> Means<'a> {
 /// A list of tags as a file: one a line.
 #[must_use]
 pub fn tag_list(tags: &[Tag]) -> String {
-    tags.iter().map(|tag| format!("{tag}\n")).collect()
+    let mut text = String::new();
+    for tag in tags {
+        text.push_str(tag.as_str());
+        text.push('\n');
+    }
+    text
 }
 
 /// Where the bytes of a pin may be had.

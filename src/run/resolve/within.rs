@@ -36,8 +36,8 @@ use crate::openshift::payload::{
 use crate::openshift::release::Architecture;
 use crate::plan::key::{BlockKey, ReleaseName};
 use crate::plan::lock::{
-    Block as LockBlock, Chart, ChartSource, File, Lock, NewBlock, Origin as PinOrigin, Payload,
-    Pin, Release, Signature, Want,
+    Block as LockBlock, Catalog, Chart, ChartSource, File, Lock, NewBlock, Origin as PinOrigin,
+    Payload, Pin, Release, Signature, Want,
 };
 use crate::reference::ImageName;
 use crate::step::{Address, Origin};
@@ -283,6 +283,19 @@ impl<'a> Vetted<'a> {
             }
         })?;
         Some(pin.image())
+    }
+
+    /// The catalog of that name in the other lock, whatever was wanted of it there: its packages are the fragments that
+    /// can be had.
+    #[must_use]
+    pub fn catalog(&self, reference: &str, target: Option<&str>) -> Option<&'a Catalog> {
+        let other = || {
+            self.lock
+                .catalogs
+                .iter()
+                .find(|one| one.reference == reference)
+        };
+        self.lock.catalog(reference, target).or_else(other)
     }
 
     /// The same block of the other lock, if it answers the very same request.
@@ -541,14 +554,12 @@ fn read_payload(
     Ok(contents.described(repository.clone().with_digest(pin.digest), architecture))
 }
 
-/// The block of the other lock that answers the very same request, for kinds that are made of more than one name.
-/// Images and releases are answered one by one, since they may have fewer parts here.
+/// The chart of the other lock that answers the very same request. Of other kinds there may be fewer parts here than there,
+/// so they are answered anew.
 pub(super) fn taken_over(expected: &Expected, means: &Means<'_>) -> Option<NewBlock> {
     let vetted = means.within()?;
     match &expected.key {
-        BlockKey::Catalog { .. } | BlockKey::Chart { .. } => {
-            vetted.same(&expected.key, &expected.want).and_then(copied)
-        }
+        BlockKey::Chart { .. } => vetted.same(&expected.key, &expected.want).and_then(copied),
         _ => None,
     }
 }
