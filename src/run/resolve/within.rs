@@ -529,8 +529,8 @@ fn read_payload(
     Ok(contents.described(repository.clone().with_digest(pin.digest), architecture))
 }
 
-/// The block of the other lock that answers the very same request, for kinds that are made of more than one name.
-/// Images and releases are answered one by one, since they may have fewer parts here.
+/// The chart of the other lock that answers the very same request. Of other kinds there may be fewer parts here than there,
+/// so they are answered anew.
 pub(super) fn taken_over(expected: &Expected, means: &Means<'_>) -> Option<NewBlock> {
     let vetted = means.within()?;
     match &expected.key {
