@@ -17,11 +17,10 @@ use imgbuild::chart::{
 };
 use imgbuild::digest::Digest;
 use imgbuild::oci::{Descriptor, OCI_MANIFEST};
-use imgbuild::store::Blob;
 
 use crate::site::content::Content;
 use crate::site::registry::Registry;
-use crate::site::{Connected, Disconnected, Site, UPSTREAM, wire};
+use crate::site::{Connected, Disconnected, UPSTREAM, wire};
 
 /// Who may read the repository.
 const LOGIN: (&str, &str) = ("reader", "s3cret-password");
@@ -101,13 +100,6 @@ impl Repository {
 
 /// Files of a chart.
 type Files<'a> = &'a [(&'a str, &'a str)];
-
-/// Writes a chart into a folder of a site.
-fn write_chart(site: &Site, folder: &str, files: Files<'_>) {
-    for (path, text) in files {
-        site.write(format!("{folder}/{path}"), text);
-    }
-}
 
 /// A chart as a file.
 fn packed(files: Files<'_>) -> Vec<u8> {
@@ -328,7 +320,7 @@ fn charts_of_every_kind_are_locked_carried_and_installed_from_the_mirror() {
     let lock = near.lock_text();
     for part in [
         &format!("ref = \"http://{}/charts#web\"\n", world.address)[..],
-        "want = { version = \"^1.0\" }\nname = \"web\"\nversion = \"1.1.0\"\n",
+        "name = \"web\"\nversion = \"1.1.0\"\nwant = { version = \"^1.0\" }\n",
         &format!(
             "url = \"http://{}/charts/files/web-1.1.0.tgz\"\n",
             world.address
@@ -536,13 +528,12 @@ fn a_lock_of_charts_moves_only_where_it_is_asked_to() {
         .done()
         .says(&["1.0.0 -> 1.0.9", "images +2 -2"]);
     // A list that somebody edited is found out by the bytes.
-    let edited: String = near
-        .lock_text()
+    let text = near.lock_text();
+    let edited: Vec<&str> = text
         .lines()
         .filter(|line| !line.contains("/team/db@"))
-        .map(|line| format!("{line}\n"))
         .collect();
-    near.write("lockfiles/imageset.lock.toml", edited);
+    near.write("lockfiles/imageset.lock.toml", edited.join("\n") + "\n");
     near.imgbuild("lock --check").done();
     near.imgbuild("lock --check --deep")
         .ends(3)
@@ -688,4 +679,288 @@ fn what_is_wrong_with_a_chart_is_said_in_one_go_and_with_advice() {
         .ends(1)
         .says(&["there is no index at"])
         .hints(&["index.yaml"]);
+}
+
+#[test]
+fn a_repository_may_have_moved_and_a_registry_may_hold_something_else() {
+    let world = World::new();
+    {
+        // The index has moved; what it says of its files is relative to where it was asked for.
+        let mut moved = world.repository.moved.lock().unwrap();
+        for path in ["index.yaml", "files/web-1.1.0.tgz"] {
+            moved.insert(format!("/old/{path}"), format!("/charts/{path}"));
+        }
+    }
+    let near = Connected::to(&world.registry);
+    let config = |url: &str, rows: &str| {
+        near.config(&format!(
+            "  helm:\n    repositories:\n    - name: a\n      url: {url}\n      charts: [{rows}]\n"
+        ));
+    };
+    config(
+        &format!("http://{}/old", world.address),
+        "{name: web, version: 1.1.0}",
+    );
+    near.imgbuild("lock")
+        .done()
+        .says(&["chart web 1.1.0 rendered whole"]);
+    assert!(
+        near.lock_text().contains(&format!(
+            "url = \"http://{}/old/files/web-1.1.0.tgz\"\n",
+            world.address
+        )),
+        "the address is the one that was asked"
+    );
+    // What the index promises is held against what is served.
+    world
+        .repository
+        .put("/charts/files/web-1.0.0.tgz", web("1.0.0", "1.1"));
+    config(
+        &format!("http://{}/charts", world.address),
+        "{name: web, version: 1.0.0}",
+    );
+    near.imgbuild("lock")
+        .ends(4)
+        .says(&["but the index of", "says sha256:"]);
+
+    let registry = format!("oci://{UPSTREAM}/charts");
+    for (rows, says, hint) in [
+        (
+            "{name: box, version: 9.9.9}",
+            "charts/box:9.9.9 is not there",
+            Some("imgbuild list charts oci://"),
+        ),
+        (
+            "{name: box, version: '>9'}",
+            "has no version >9",
+            Some("the highest version is 5.0.0-beta.1"),
+        ),
+        ("{name: none}", "charts/none is not there", None),
+        (
+            "{name: box, version: '4.1.0+build.7', imagePaths: ['{.a']}",
+            "image path",
+            None,
+        ),
+    ] {
+        config(&registry, rows);
+        let run = near.imgbuild("lock").ends(1).says(&[says]);
+        if let Some(hint) = hint {
+            run.hints(&[hint]);
+        }
+    }
+    config(
+        &format!("oci://{UPSTREAM}/team"),
+        "{name: web, version: '1.0'}",
+    );
+    near.imgbuild("lock")
+        .ends(1)
+        .says(&["is no Helm chart: its config is application/vnd.oci.image.config.v1+json"])
+        .hints(&["additionalImages"]);
+    near.config(&format!(
+        "  helm:\n    repositories: [{{name: a, url: 'http://{}/charts'}}]\n",
+        world.address
+    ));
+    near.imgbuild("lock")
+        .ends(1)
+        .says(&["every chart of a repository"])
+        .hints(&["imgbuild list charts URL"]);
+
+    // An old decision can be made again, though the tags have moved on.
+    config(&registry, "{name: box}");
+    near.imgbuild("lock").done();
+    let before = near.lock_text();
+    world.publish("box", "6.0.0");
+    near.imgbuild("lock --replay store/imgbuild/evidence.jsonl")
+        .done();
+    assert_eq!(
+        near.lock_text(),
+        before,
+        "the evidence has the tags of then"
+    );
+    near.imgbuild("lock --update").done().says(&["-> 6.0.0"]);
+}
+
+#[test]
+fn charts_on_disk_that_are_none_are_refused_without_harm() {
+    let world = World::new();
+    let near = Connected::to(&world.registry);
+    let config = |path: &str| {
+        near.config(&format!(
+            "  helm:\n    local:\n    - {{name: a, path: {path}}}\n"
+        ));
+    };
+    let metadata = "apiVersion: v2\nname: bad\nversion: 1.0.0\n";
+    let bomb = "{{- define \"x\" }}{{ range until 9999 }}{{ range until 9999 }}{{ range until 9999 }}aaaa{{ end }}{{ end }}{{ end }}{{ end }}{{ include \"x\" . }}";
+    near.write("bomb/Chart.yaml", metadata);
+    near.write("bomb/templates/a.yaml", bomb);
+    near.write("endless/Chart.yaml", metadata);
+    near.write(
+        "endless/templates/a.yaml",
+        "{{ define \"x\" }}{{ include \"x\" . }}{{ end }}{{ include \"x\" . }}",
+    );
+    near.write("empty/README.md", "no chart\n");
+    near.write("broken.tgz", "not an archive");
+    near.write("nameless/Chart.yaml", "apiVersion: v2\nversion: 1.0.0\n");
+    let mut outside = tar::Builder::new(flate2::write::GzEncoder::new(
+        Vec::new(),
+        flate2::Compression::fast(),
+    ));
+    for (path, text) in [("bad/Chart.yaml", metadata), ("bad/../../../escape", "x")] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.as_gnu_mut().unwrap().name[..path.len()].copy_from_slice(path.as_bytes());
+        header.set_cksum();
+        outside.append(&header, text.as_bytes()).unwrap();
+    }
+    near.write(
+        "outside.tgz",
+        outside.into_inner().unwrap().finish().unwrap(),
+    );
+    for (path, says) in [
+        ("absent", "cannot read absent"),
+        ("empty", "has no Chart.yaml"),
+        ("broken.tgz", "it is no chart that can be read"),
+        ("nameless", "name is missing"),
+        ("outside.tgz", "it is no chart that can be read"),
+    ] {
+        config(path);
+        near.imgbuild("lock").ends(1).says(&[says, path]);
+    }
+    // One that never ends, or never ends writing, is cut short; that is part of what the lock says.
+    for path in ["bomb", "endless"] {
+        config(path);
+        near.imgbuild("lock")
+            .done()
+            .says(&["rendered in part, 1 of 1 failed: no images"]);
+    }
+    near.write("tiny/Chart.yaml", metadata);
+    config("tiny");
+    near.write(
+        "imgbuild.toml",
+        "[chart.tiny]\nvalues-files = [\"none.yaml\"]\n",
+    );
+    near.imgbuild("lock")
+        .ends(1)
+        .says(&["the values-files of [chart.\"tiny\"]", "none.yaml"]);
+    near.write("none.yaml", "- a\n- list\n");
+    near.imgbuild("lock")
+        .ends(1)
+        .says(&["the values of none.yaml are no mapping"]);
+    near.write(
+        "imgbuild.toml",
+        "[chart.tiny]\nkubernetes-version = \"one\"\n",
+    );
+    near.imgbuild("lock")
+        .ends(1)
+        .says(&["Kubernetes version \"one\""])
+        .hints(&["1.30"]);
+}
+
+#[test]
+fn charts_are_listed_before_they_are_chosen() {
+    let world = World::new();
+    let near = Connected::to(&world.registry);
+    let url = format!("http://{}/charts", world.address);
+    let run = near.imgbuild(&format!("list charts {url}")).done();
+    assert_eq!(
+        run.stdout, "CHART  VERSION  APP\ngone   1.0.0\nweb    1.1.0    9.9.9\n",
+        "each chart by its newest version"
+    );
+    let run = near
+        .imgbuild(&format!("list charts {url} web --format json"))
+        .done();
+    let versions: Vec<String> = run.json()["charts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|chart| chart["version"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(
+        versions,
+        ["2.0.0-rc1", "1.1.0", "1.0.0"],
+        "every version, highest first"
+    );
+    let run = near
+        .imgbuild(&format!("list charts oci://{UPSTREAM}/charts/box"))
+        .done();
+    assert_eq!(
+        run.stdout,
+        "CHART  VERSION        APP\nbox    5.0.0-beta.1\nbox    4.1.0+build.7\nbox    4.0.0\n",
+        "and those of a registry by its tags"
+    );
+    near.imgbuild(&format!("list charts {url} weeb"))
+        .ends(1)
+        .says(&["no chart \"weeb\""]);
+    near.imgbuild("list charts oci://registry.example.test/none")
+        .ends(1)
+        .says(&["is not there"]);
+    near.imgbuild("list charts charts")
+        .ends(2)
+        .says(&["is no URL"]);
+}
+
+#[test]
+fn helm_itself_may_be_asked_for_a_second_opinion() {
+    let world = World::new();
+    let near = one(&world, "      - {name: web, version: 1.1.0}\n");
+    near.lock();
+    near.imgbuild("build").done();
+    let audit = |path: &str| {
+        let mut command = near.command(["audit", "--helm"]);
+        command.env("PATH", path);
+        let output = command.output().unwrap();
+        crate::site::Run::of(&command, &output)
+    };
+    let empty = near.path("none").display().to_string();
+    audit(&empty)
+        .ends(1)
+        .says(&["there is no helm on PATH"])
+        .hints(&["leave --helm out"]);
+
+    // What Helm prints, as far as this program knows: it is taken for one that agrees, then for one that does not.
+    let chart = web("1.1.0", "1.1");
+    let chart = Chart::from_archive(chart.as_slice(), LoadLimits::default()).unwrap();
+    let rendered = render(&chart, &RenderOptions::default()).unwrap();
+    let mut text = String::new();
+    for document in &rendered.documents {
+        writeln!(
+            text,
+            "---\n# Source: {}\n{}",
+            document.template, document.text
+        )
+        .unwrap();
+    }
+    let install = |script: &str| {
+        near.write("bin/helm", format!("#!/bin/sh\n{script}\n"));
+        fs::set_permissions(near.path("bin/helm"), fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let path = format!(
+        "{}:{}",
+        near.path("bin").display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
+    near.write("printed.yaml", &text);
+    install(&format!(
+        "echo \"$@\" > {0}/asked; cat {0}/printed.yaml",
+        near.path("").display()
+    ));
+    audit(&path)
+        .done()
+        .says(&["2/2 documents of helm equal, 2 here; the same images"]);
+    assert!(
+        near.read("asked").starts_with("template release-name ")
+            && near.read("asked").contains("--include-crds --kube-version"),
+        "helm is asked as this program renders: {}",
+        near.read("asked")
+    );
+    near.write("printed.yaml", text.replace("team/db", "team/other"));
+    audit(&path).ends(4).says(&[
+        "1/2 documents",
+        "only helm: registry.example.test/team/other:5",
+        "only imgbuild: registry.example.test/team/db:5",
+    ]);
+    install("echo 'Error: it is no chart' >&2; exit 1");
+    audit(&path)
+        .done()
+        .says(&["helm cannot render it: Error: it is no chart"]);
 }

@@ -22,6 +22,7 @@ mod air_gap;
 mod bad_day;
 mod bad_input;
 mod bytes;
+mod catalogs;
 mod charts;
 mod delivery;
 mod demo;

@@ -19,6 +19,9 @@
 
 pub mod artifact;
 mod functions;
+#[cfg(test)]
+#[path = "fuzz_tests.rs"]
+mod fuzz;
 mod glob;
 pub mod images;
 pub mod index;

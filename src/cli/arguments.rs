@@ -228,6 +228,7 @@ pub(super) struct InitArguments {
 }
 
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(super) struct LockArguments {
     #[command(flatten)]
     pub(super) subject: Subject,
@@ -262,6 +263,9 @@ pub(super) struct LockArguments {
     /// Let update paths cross edges that carry this risk, from now on
     #[arg(long, value_name = "NAME")]
     pub(super) accept_risk: Vec<String>,
+    /// Take the packages besides that selected bundles require
+    #[arg(long, conflicts_with = "check")]
+    pub(super) add_required: bool,
     /// Why images are left out
     #[arg(long, value_name = "TEXT", requires = "skip")]
     pub(super) reason: Option<String>,
@@ -843,8 +847,36 @@ pub(super) enum ListCommand {
     Releases(ListReleases),
     /// List the channels of a minor
     Channels(ListReleases),
+    /// List the packages of an operator catalog, the channels of a package, or the versions of a channel
+    Operators(ListOperators),
     /// List the charts of a repository, or the versions of one
     Charts(ListCharts),
+}
+
+/// `imgbuild list operators`
+#[derive(Debug, Args)]
+pub(super) struct ListOperators {
+    /// The catalog: HOST/PATH:TAG, HOST/PATH@DIGEST or oci:PATH
+    #[arg(long, value_name = "REF", required_unless_present = "catalogs")]
+    pub(super) catalog: Option<String>,
+    /// Only this package, with its channels
+    #[arg(long, value_name = "NAME", requires = "catalog")]
+    pub(super) package: Option<String>,
+    /// Only the versions of this channel
+    #[arg(long, value_name = "NAME", requires = "package")]
+    pub(super) channel: Option<String>,
+    /// The versions of each channel, too
+    #[arg(long, requires = "package")]
+    pub(super) versions: bool,
+    /// List the catalogs of a minor instead
+    #[arg(long, requires = "version", conflicts_with = "catalog")]
+    pub(super) catalogs: bool,
+    /// The minor version, X.Y
+    #[arg(long, value_name = "X.Y", requires = "catalogs")]
+    pub(super) version: Option<String>,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
 }
 
 #[derive(Debug, Args)]

@@ -397,7 +397,11 @@ fn compare_one(
         rendered
             .documents
             .iter()
-            .filter(|document| !document.template.ends_with(".txt"))
+            .filter(|document| {
+                Path::new(&document.template)
+                    .extension()
+                    .is_none_or(|end| end != "txt")
+            })
             .chain(&rendered.crds)
             .flat_map(|document| yaml::parse_stream(&document.text))
             .filter_map(|document| document.content.ok())

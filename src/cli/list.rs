@@ -1,10 +1,12 @@
 //! `list`: a look before the choice. What is seen is printed and forgotten.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
 
 use serde_json::json;
 
 use super::arguments::{Format, ListArguments, ListCommand, ListReleases};
+use super::operators::operators;
 use super::site::Site;
 use super::ui::{self, Failure, say};
 use crate::hint::Hint;
@@ -17,11 +19,16 @@ use crate::run::resolve::Names;
 use crate::run::resolve::release::{graph_address, read_graph};
 
 /// `imgbuild list`
-pub(super) fn list(site: &Site, arguments: &ListArguments) -> Result<u8, Failure> {
+pub(super) fn list(
+    site: &Site,
+    arguments: &ListArguments,
+    stop: &AtomicBool,
+) -> Result<u8, Failure> {
     match &arguments.command {
         ListCommand::Releases(arguments) if arguments.channels => channels(site, arguments),
         ListCommand::Releases(arguments) => releases(site, arguments),
         ListCommand::Channels(arguments) => channels(site, arguments),
+        ListCommand::Operators(arguments) => operators(site, arguments, stop),
         ListCommand::Charts(arguments) => super::charts::list(site, arguments),
     }
 }

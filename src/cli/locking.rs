@@ -23,6 +23,7 @@ use crate::plan::lock::{Lock, Want};
 use crate::plan::page::{self, Since};
 use crate::plan::policy::Policy;
 use crate::plan::selector::Selector;
+use crate::plan::shares::{Share, shares};
 use crate::plan::{diff, text};
 use crate::run::built::{self, BuildError, Built};
 use crate::run::event::{Event, advice, joined_advice, one_line};
@@ -86,6 +87,7 @@ pub(super) fn lock(
             .collect();
     }
     request.risks.clone_from(&arguments.accept_risk);
+    request.adds_required = arguments.add_required;
     if let (false, Some(previous)) = (selectors.is_empty(), &previous) {
         for (selector, written) in selectors.iter().zip(arguments.update.iter().flatten()) {
             let matches = matches!(selector, Selector::Rules)
@@ -744,9 +746,18 @@ pub(super) fn plan(
         ));
     }
     let shared = sharing(&images);
+    let packages: BTreeSet<String> = lock
+        .catalogs
+        .iter()
+        .flat_map(|catalog| {
+            let keys = catalog.packages.iter();
+            keys.map(|package| catalog.package_key(&package.name).to_string())
+        })
+        .collect();
+    let operators = shares(&images, |owner| packages.contains(owner));
     if arguments.format == PlanFormat::Json {
         let mut out = json_plan(
-            &lock, &bytes, &closure, &absent, &images, &shared, &next, &store,
+            &lock, &bytes, &closure, &absent, &images, &shared, &operators, &next, &store,
         );
         if let (Some(base), Some(new)) = (base, &new) {
             let bytes: u64 = new.iter().map(|blob| blob.size).sum();
@@ -805,6 +816,17 @@ pub(super) fn plan(
                 say(label);
             }
         }
+        if !operators.is_empty() {
+            say("  operators         alone  adds to all");
+        }
+        for share in &operators {
+            say(format!(
+                "  {:>21}  {:>11}  {}",
+                ui::bytes(share.alone),
+                ui::bytes(share.adds),
+                share.owner
+            ));
+        }
         if site.common.verbose > 0 {
             for ((root, content), alone) in images.iter().zip(&shared) {
                 say(format!(
@@ -847,6 +869,7 @@ fn json_plan(
     absent: &Closure,
     images: &[(&Root, Closure)],
     shared: &[u64],
+    operators: &[Share],
     next: &super::delivery::Forecast,
     store: &Store,
 ) -> serde_json::Value {
@@ -873,6 +896,7 @@ fn json_plan(
         "store": { "free": store.free_space() },
         "archive": next.json(),
         "images": rows,
+        "operators": operators.iter().map(|share| json!({ "block": share.owner, "bytes": share.alone, "adds": share.adds })).collect::<Vec<_>>(),
     })
 }
 

@@ -10,6 +10,7 @@ mod extract;
 mod inspect;
 mod list;
 mod locking;
+mod operators;
 mod review;
 mod serving;
 mod site;
@@ -115,7 +116,7 @@ fn run(arguments: Arguments, stop: &AtomicBool) -> Result<u8, Failure> {
         Command::Emit(arguments) => emission::emit(&site, arguments),
         Command::Serve(arguments) => serving::serve(&site, arguments, stop),
         Command::Store(arguments) => tools::store(&site, arguments),
-        Command::List(arguments) => list::list(&site, arguments),
+        Command::List(arguments) => list::list(&site, arguments, stop),
         Command::Extract(arguments) => extract::extract(&site, arguments, stop),
         Command::Rules(arguments) => tools::rules(&site, arguments),
         Command::Version(_)

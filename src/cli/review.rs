@@ -49,7 +49,7 @@ use crate::plan::diff;
 use crate::plan::graph::Plan;
 use crate::plan::key::BlockKey;
 use crate::plan::lines::lines;
-use crate::plan::lock::{Lock, Origin as PinOrigin};
+use crate::plan::lock::{Block as LockBlock, Lock, Origin as PinOrigin, Pin};
 use crate::plan::policy::{self, Policy, Violation};
 use crate::plan::{merge, text, why};
 use crate::reference::{ImageName, LayoutName, Reference, Repository, Tag};
@@ -540,6 +540,8 @@ struct Why {
     role: String,
     image: String,
     path: Vec<why::Hop>,
+    /// The bundles that list it, and what each calls it.
+    bundles: Vec<(String, String)>,
 }
 
 /// `imgbuild why`
@@ -574,6 +576,12 @@ pub(super) fn why(site: &Site, arguments: &WhyArguments) -> Result<u8, Failure> 
                 .pin
                 .map_or_else(|| reason.digest.to_string(), crate::plan::lock::Pin::image),
             path: Vec::new(),
+            bundles: match (&reason.block, reason.pin) {
+                (BlockKey::Package { .. }, Some(pin)) if arguments.deep => {
+                    bundles_of(site, &lock, &reason.block, pin)
+                }
+                _ => Vec::new(),
+            },
         })
         .collect();
     let mut absent = 0;
@@ -601,9 +609,10 @@ pub(super) fn why(site: &Site, arguments: &WhyArguments) -> Result<u8, Failure> 
                         .unwrap_or_default(),
                     image: trace.found().to_string(),
                     path: trace.hops,
+                    bundles: Vec::new(),
                 }),
         );
-    } else if arguments.deep {
+    } else if arguments.deep && answers.iter().all(|answer| answer.bundles.is_empty()) {
         return Err(Failure::new(
             ui::USAGE,
             format!("--deep looks for digests, and {what:?} is none"),
@@ -646,6 +655,20 @@ pub(super) fn why(site: &Site, arguments: &WhyArguments) -> Result<u8, Failure> 
     Ok(ui::DONE)
 }
 
+/// The bundles of a package that list a pin, as far as the store can tell.
+fn bundles_of(site: &Site, lock: &Lock, key: &BlockKey, pin: &Pin) -> Vec<(String, String)> {
+    let Some(LockBlock::Package(_, package)) = lock.find(key) else {
+        return Vec::new();
+    };
+    let Ok(Some(store)) = store_if_any(site) else {
+        return Vec::new();
+    };
+    match resolve::catalog::askers(package, pin, &store) {
+        Ok(Some(found)) => found.into_iter().collect(),
+        Ok(None) | Err(_) => Vec::new(),
+    }
+}
+
 fn print_why(
     site: &Site,
     arguments: &WhyArguments,
@@ -672,6 +695,14 @@ fn print_why(
                 if !path.is_empty() {
                     row["path"] = json!(path);
                 }
+                if !answer.bundles.is_empty() {
+                    let bundles: Vec<_> = answer
+                        .bundles
+                        .iter()
+                        .map(|(bundle, name)| json!({ "bundle": bundle, "relatedImage": name }))
+                        .collect();
+                    row["bundles"] = json!(bundles);
+                }
                 row
             })
             .collect();
@@ -697,6 +728,15 @@ fn print_why(
         say(format!("{indent}  {}  {}", answer.role, answer.image));
         for hop in answer.path.iter().rev().skip(1) {
             say(format!("{indent}    of {}  {}", hop.role, hop.blob.digest));
+        }
+        for (bundle, name) in &answer.bundles {
+            if name.is_empty() {
+                say(format!("{indent}    bundle {bundle}"));
+            } else {
+                say(format!(
+                    "{indent}    bundle {bundle}, related image {name:?}"
+                ));
+            }
         }
         if let Some(at) = at.get(&answer.block) {
             say(format!("{indent}  asked for at {at}"));
@@ -1274,6 +1314,10 @@ impl Depot for Overlay<'_> {
             return Ok(Some(size));
         }
         Ok(self.above.size_of(digest)?)
+    }
+
+    fn scratch(&self) -> io::Result<std::fs::File> {
+        Ok(self.above.scratch()?)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Flag beats environment beats settings beats default.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -14,13 +14,15 @@ use super::arguments::{Common, Shape, Subject};
 use super::ui::{self, Failure, remark};
 use crate::canon::Value;
 use crate::config::SignaturePolicy;
-use crate::config::{self, Config, ImageSet, Position};
+use crate::config::{self, Config, ImageSet, Operator, Position};
 use crate::digest::Digest;
 use crate::hint::Hint;
+use crate::openshift::release::GRAPH_DATA_URL;
+use crate::openshift::select::Selection;
 use crate::plan::key::BlockKey;
 use crate::plan::lock::{Lock, Want};
 use crate::plan::text;
-use crate::reference::ReferenceError;
+use crate::reference::{ImageName, ReferenceError};
 use crate::registry::client::Client;
 use crate::registry::cosign::Key;
 use crate::registry::policy::{
@@ -292,11 +294,33 @@ impl Site {
         self.environment.variable("UPDATE_URL_OVERRIDE")
     }
 
+    /// What the settings say of the image of the update graph.
+    fn graph(&self) -> Value {
+        let graph = self.settings.graph.as_ref().map(|graph| &graph.value);
+        let data = graph.and_then(|graph| graph.data.as_ref());
+        let base = graph.and_then(|graph| graph.base.as_ref());
+        let mut values = BTreeMap::new();
+        if let Some(data) = data {
+            values.insert("data".to_owned(), Value::from(data.value.as_str()));
+        }
+        if let Some(base) = base {
+            values.insert("base".to_owned(), base.value.to_string().into());
+        }
+        Value::Map(values)
+    }
+
     /// Where release services are, by the variables that oc-mirror reads.
     pub(super) fn services(&self) -> Result<Services, Failure> {
         let mut services = Services::default();
         if let Some(url) = self.graph_override() {
             url.clone_into(&mut services.graph);
+            // Whoever has an update service of their own is behind a gap that the vendor's data have to cross by other ways.
+            if !self.settings.urls.contains_key(GRAPH_DATA_URL) {
+                services.withheld.insert(
+                    GRAPH_DATA_URL.to_owned(),
+                    "lock with `--within` the lock of the hop before, which has them, or say where they are: `data = \"FILE\"` under [graph] in imgbuild.toml".to_owned(),
+                );
+            }
         }
         if let Some(url) = self.environment.variable("OCP_SIGNATURE_URL") {
             services.signatures = vec![url.to_owned()];
@@ -595,7 +619,10 @@ impl Site {
         let (demands, more) = self.demands()?;
         files.extend(more);
         let mut request = Request {
-            settings: BTreeMap::from([("signatures".to_owned(), signatures)]),
+            settings: BTreeMap::from([
+                ("signatures".to_owned(), signatures),
+                ("graph".to_owned(), self.graph()),
+            ]),
             demands,
             files,
             ..Request::default()
@@ -634,19 +661,30 @@ impl Site {
                 ));
                 continue;
             }
+            let place = |position: Position| {
+                format!("{}:{}:{}", path.display(), position.line, position.column)
+            };
             let is_chart = section.name.starts_with("mirror.helm.");
             let mut values = Vec::new();
-            for row in &rows {
-                if !is_chart {
-                    values.push((row, row.value()));
+            for (index, row) in rows.iter().enumerate() {
+                if is_chart {
+                    match super::charts::row(self, row, &mut request.files) {
+                        Ok(value) => values.push((row, value)),
+                        Err(problem) => {
+                            refused.push(set.error(row.position, problem.text, problem.hint));
+                        }
+                    }
                     continue;
                 }
-                match super::charts::row(self, row, &mut request.files) {
-                    Ok(value) => values.push((row, value)),
-                    Err(problem) => {
-                        refused.push(set.error(row.position, problem.text, problem.hint));
-                    }
+                let mut value = row.value();
+                if section.name == "mirror.operators"
+                    && let (Some(operator), Value::Map(fields)) =
+                        (set.mirror.operators.get(index), &mut value)
+                {
+                    let file = self.operator(operator, fields, &place)?;
+                    request.files.extend(file);
                 }
+                values.push((row, value));
             }
             for (rule, (row, value)) in serving
                 .iter()
@@ -654,16 +692,12 @@ impl Site {
             {
                 request.asked.push(Asked {
                     rule: rule.name.clone(),
-                    at: format!(
-                        "{}:{}:{}",
-                        path.display(),
-                        row.position.line,
-                        row.position.column
-                    ),
+                    at: place(row.position),
                     row: value.clone(),
                 });
             }
         }
+        self.samples(rules, &mut request)?;
         if !self.common.quiet {
             for note in super::charts::unused(self, &request.asked) {
                 ui::remark(note);
@@ -676,6 +710,136 @@ impl Site {
             }),
             None => Ok(request),
         }
+    }
+
+    /// What a row of a catalog needs besides its own fields: what the settings say of it, the digest of its template (the
+    /// file is answered), and where each package was asked for.
+    fn operator(
+        &self,
+        operator: &Operator,
+        fields: &mut BTreeMap<String, Value>,
+        place: &dyn Fn(Position) -> String,
+    ) -> Result<Option<(String, Vec<u8>)>, Failure> {
+        let said = self.settings.catalogs.iter().find(|(name, _)| {
+            name.parse::<ImageName>()
+                .is_ok_and(|name| name == operator.catalog.value)
+        });
+        if let Some((_, said)) = said {
+            let mut refused = Vec::new();
+            let mut settings = BTreeMap::new();
+            if let Some(selection) = &said.value.selection {
+                if let Err(error) = selection.value.parse::<Selection>() {
+                    refused.push(
+                        self.settings
+                            .error(selection.position, error.to_string(), None),
+                    );
+                }
+                settings.insert("selection".to_owned(), selection.value.as_str().into());
+            }
+            if let Some(prereleases) = &said.value.prereleases {
+                if !["include", "exclude"].contains(&prereleases.value.as_str()) {
+                    let message = format!(
+                        "{:?} says nothing of pre-releases: expected include or exclude",
+                        prereleases.value
+                    );
+                    refused.push(self.settings.error(prereleases.position, message, None));
+                }
+                settings.insert("prereleases".to_owned(), prereleases.value.as_str().into());
+            }
+            if let Some(errors) = config::ConfigErrors::of(refused) {
+                return Err(Failure {
+                    code: ui::ERROR,
+                    text: errors.render(),
+                });
+            }
+            fields.insert("settings".to_owned(), Value::Map(settings));
+        }
+        if let Some(Value::List(packages)) = fields.get_mut("packages") {
+            for (package, named) in packages.iter_mut().zip(&operator.packages) {
+                if let Value::Map(package) = package {
+                    package.insert("at".to_owned(), place(named.position).into());
+                }
+            }
+        }
+        let Some(template) = &operator.target_catalog_source_template else {
+            return Ok(None);
+        };
+        // As the config writes it, like every path there: relative to where the command runs.
+        let path = PathBuf::from(&template.value);
+        let bytes = fs::read(&path).map_err(|error| {
+            cannot("read the template", &path, &error)
+                .hint(format!("it is named at {}", place(template.position)))
+        })?;
+        fields.insert("template".to_owned(), Value::Digest(Digest::of(&bytes)));
+        Ok(Some((template.value.clone(), bytes)))
+    }
+
+    /// Asks for the images of sample image streams, where the settings name their ConfigMap.
+    fn samples(&self, rules: &Rules, request: &mut Request) -> Result<(), Failure> {
+        let Some(settings) = &self.settings.samples else {
+            return Ok(());
+        };
+        let Some(configmap) = &settings.value.configmap else {
+            return Ok(());
+        };
+        let refused = |errors: config::ConfigErrors| Failure {
+            code: ui::ERROR,
+            text: errors.render(),
+        };
+        let wrong =
+            |position, text: String| refused(self.settings.error(position, text, None).into());
+        let path = self.settings_folder().join(&configmap.value);
+        let bytes = fs::read(&path).map_err(|error| cannot("read the samples", &path, &error))?;
+        let name = path.display().to_string();
+        let samples = config::parse_samples(&bytes, &name).map_err(refused)?;
+        let wanted = &settings.value.imagestreams;
+        for stream in wanted {
+            if !samples
+                .iter()
+                .any(|sample| sample.imagestream == stream.value)
+            {
+                return Err(wrong(
+                    stream.position,
+                    format!("{name} has no image stream {:?}", stream.value),
+                ));
+            }
+        }
+        let (Some(images), Some(own)) = (
+            rules.serving("mirror.additionalImages").next(),
+            rules.serving("samples").next(),
+        ) else {
+            return Err(wrong(
+                configmap.position,
+                "no rule in force serves samples and additional images".to_owned(),
+            ));
+        };
+        request.asked.push(Asked {
+            rule: own.name.clone(),
+            row: Value::map([
+                ("configmap", name.as_str().into()),
+                ("sha256", Value::Digest(Digest::of(&bytes))),
+            ]),
+            at: format!("{name}:1:1"),
+        });
+        // Streams share images, and each is asked for once.
+        let mut seen = BTreeSet::new();
+        for sample in &samples {
+            let is_wanted = wanted.is_empty()
+                || wanted
+                    .iter()
+                    .any(|stream| stream.value == sample.imagestream);
+            let image = sample.image.to_string();
+            if !is_wanted || !seen.insert(image.clone()) {
+                continue;
+            }
+            request.asked.push(Asked {
+                rule: images.name.clone(),
+                row: Value::map([("name", image.into())]),
+                at: format!("{name}:{}:{}", sample.image.line(), sample.image.column()),
+            });
+        }
+        request.files.push((name, bytes));
+        Ok(())
     }
 
     /// What the settings say of a destination, by its registry and prefix.

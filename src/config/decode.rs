@@ -687,11 +687,6 @@ fn operator(
         .required(row, "catalog")
         .and_then(|text| image_name(reader, &text, &format!("{place}.catalog")));
     let skip_dependencies = reader.flag(row, "skipDependencies");
-    if reader.version == Some(ApiVersion::V2Alpha1)
-        && let Some(position) = row.key_position("skipDependencies")
-    {
-        reader.note(position, "skipDependencies has no effect in v2alpha1", None);
-    }
     let original_ref = reader.text(row, "originalRef");
     if let Some(position) = row.key_position("originalRef") {
         reader.note(position, "originalRef has no effect", None);

@@ -284,7 +284,7 @@ pub struct Operator {
     pub target_tag: Option<At<Tag>>,
     /// A file to make the CatalogSource from.
     pub target_catalog_source_template: Option<At<String>>,
-    /// Leave out what the packages require (`v1alpha2`; without effect in `v2alpha1`).
+    /// Leave out what the packages require.
     pub skip_dependencies: At<bool>,
     /// Accepted, without a task.
     pub original_ref: Option<At<String>>,
@@ -422,6 +422,25 @@ impl fmt::Display for Pattern {
 }
 
 impl Operator {
+    /// What replaces the path at the destination, whichever key says it.
+    #[must_use]
+    pub fn target_path(&self) -> Option<String> {
+        let (None, Some(name)) = (&self.target_catalog, &self.target_name) else {
+            return self
+                .target_catalog
+                .as_ref()
+                .map(|target| target.value.clone());
+        };
+        let path = match &self.catalog.value {
+            ImageName::Registry(reference) => reference.repository.path(),
+            ImageName::Layout(_) => "",
+        };
+        Some(match path.rsplit_once('/') {
+            Some((parent, _)) => format!("{parent}/{}", name.value),
+            None => name.value.clone(),
+        })
+    }
+
     /// What distinguishes it from the other catalogs: its name with what the targets replace.
     #[must_use]
     pub fn unique_name(&self) -> String {

@@ -106,7 +106,7 @@ impl Mirror {
     /// Beside its own fields a row has what it needs of its parents: `platform.*` the effective
     /// `architectures` and the `platforms`; `operators.packages` the `catalog`;
     /// `helm.repositories.charts` the `repository` and its `url`. Charts have the `ref` that the lock calls them by:
-    /// `URL#NAME`, `oci://PATH/NAME`, or the path. `platform.release`, `platform.graph` and
+    /// `URL#NAME`, `oci://PATH/NAME`, or the path. `targetCatalog` says what `targetName` comes to, too. `platform.release`, `platform.graph` and
     /// `platform.kubeVirtContainer` have one row if they are asked for. Names of images are in full.
     #[must_use]
     pub fn rows(&self, list: &str) -> Option<Vec<Row>> {
@@ -134,7 +134,13 @@ impl Mirror {
             "operators" => self
                 .operators
                 .iter()
-                .map(|row| row.tree().row(row.position))
+                .map(|row| {
+                    let mut read = row.tree().row(row.position);
+                    if let Some(path) = row.target_path() {
+                        read.fields.insert("targetCatalog".to_owned(), path.into());
+                    }
+                    read
+                })
                 .collect(),
             "operators.packages" => self
                 .operators

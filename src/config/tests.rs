@@ -507,6 +507,26 @@ fn rules_read_lists_by_path_and_fields_by_name() {
         "https://charts.example.com/podinfo".into(),
         "and a chart its repository"
     );
+    let reference = |path: &str| -> Vec<String> {
+        let rows = set.rows(path).unwrap();
+        rows.iter()
+            .map(|row| match &row.fields["ref"] {
+                Value::Text(text) => text.clone(),
+                other => panic!("{other:?} is no name"),
+            })
+            .collect()
+    };
+    assert_eq!(
+        (
+            reference("mirror.helm.repositories.charts"),
+            reference("mirror.helm.local")
+        ),
+        (
+            vec!["https://charts.example.com/podinfo#podinfo".to_owned()],
+            vec!["./charts/mychart-1.2.3.tgz".to_owned()]
+        ),
+        "charts have the names that the lock calls them by"
+    );
 }
 
 #[test]

@@ -17,9 +17,12 @@
 //! ## Why not real images
 //! They are large, have licences of their own, and differ from day to day.
 
+mod catalog;
 mod generate;
 mod layer;
 mod place;
+mod release;
+mod signer;
 #[cfg(test)]
 mod tests;
 mod upstream;
@@ -28,8 +31,11 @@ mod world;
 use std::io;
 use std::path::PathBuf;
 
+pub use catalog::{Catalog, Operator};
 pub use generate::Spec;
 pub use layer::{Compression, Content, Layer, Member};
+pub use release::{Product, Release, graph};
+pub use signer::Signer;
 pub use upstream::Upstream;
 pub use world::{Form, Published, World};
 

@@ -104,6 +104,130 @@ fn scope(source: &Repository, destination: &Repository, by_repository: bool) -> 
     (parent(source), parent(destination))
 }
 
+/// The API of catalogs that clusters know.
+const CATALOG_SOURCE: (&str, &str) = ("operators.coreos.com/v1alpha1", "CatalogSource");
+
+/// Longest name of a catalog's object.
+const LONGEST_NAME: usize = 63;
+
+/// Reads a template of a CatalogSource: a tree to lay the fixed fields over.
+///
+/// # Errors
+/// With what is wrong, if it is no CatalogSource that pulls an image.
+pub fn read_template(bytes: &[u8]) -> Result<Value, String> {
+    let json: serde_json::Value =
+        serde_saphyr::from_slice(bytes).map_err(|error| format!("it is no YAML: {error}"))?;
+    let text = |path: &str| json.pointer(path).and_then(serde_json::Value::as_str);
+    for (path, wanted) in [
+        ("/apiVersion", CATALOG_SOURCE.0),
+        ("/kind", CATALOG_SOURCE.1),
+    ] {
+        let found = text(path).unwrap_or_default();
+        if found != wanted {
+            return Err(format!("{} is {found:?}, not {wanted:?}", &path[1..]));
+        }
+    }
+    let kind = text("/spec/sourceType").unwrap_or_default();
+    if !["", "grpc"].contains(&kind) {
+        return Err(format!("spec.sourceType is {kind:?}, not \"grpc\""));
+    }
+    if text("/spec/configMap").is_some_and(|name| !name.is_empty()) {
+        return Err("spec.configMap is set".to_owned());
+    }
+    value(&json)
+}
+
+/// Whether [`read_template`] takes it.
+///
+/// # Errors
+/// With what is wrong.
+pub fn check_template(bytes: &[u8]) -> Result<(), String> {
+    read_template(bytes).map(drop)
+}
+
+/// JSON as a tree; what is null is left out.
+fn value(json: &serde_json::Value) -> Result<Value, String> {
+    use serde_json::Value as Json;
+    Ok(match json {
+        Json::Bool(flag) => Value::Bool(*flag),
+        Json::String(text) => Value::Text(text.clone()),
+        Json::Number(number) => Value::Integer(
+            number
+                .as_i64()
+                .ok_or_else(|| format!("{number} is no whole number"))?,
+        ),
+        Json::Array(items) => Value::List(
+            items
+                .iter()
+                .filter(|item| !item.is_null())
+                .map(value)
+                .collect::<Result<_, _>>()?,
+        ),
+        Json::Object(fields) => Value::Map(
+            fields
+                .iter()
+                .filter(|(_, field)| !field.is_null())
+                .map(|(name, field)| Ok((name.clone(), value(field)?)))
+                .collect::<Result<_, String>>()?,
+        ),
+        Json::Null => Value::map([]),
+    })
+}
+
+/// Lays a tree over another: maps are joined, anything else is replaced.
+#[must_use]
+pub fn laid_over(under: &Value, over: &Value) -> Value {
+    let (Value::Map(under), Value::Map(over)) = (under, over) else {
+        return over.clone();
+    };
+    let mut joined = under.clone();
+    for (name, value) in over {
+        let value = match joined.get(name) {
+            Some(below) => laid_over(below, value),
+            None => value.clone(),
+        };
+        joined.insert(name.clone(), value);
+    }
+    Value::Map(joined)
+}
+
+/// What the objects of a catalog are called behind `cs-` and `cc-`: the last part of its repository, and its tag; the
+/// start of its digest, where it is known by that alone.
+///
+/// # Errors
+/// If that is no name an object may have.
+pub fn catalog_name(repository: &Repository, suffix: Result<&str, &str>) -> Result<String, String> {
+    let last = repository
+        .path()
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .replace('.', "-");
+    let suffix: String = match suffix {
+        Ok(tag) => tag
+            .to_lowercase()
+            .chars()
+            .take(12)
+            .map(|letter| {
+                if letter.is_ascii_lowercase() || letter.is_ascii_digit() {
+                    letter
+                } else {
+                    '-'
+                }
+            })
+            .collect(),
+        Err(hex) => hex.chars().take(12).collect(),
+    };
+    let suffix = if suffix.is_empty() { "0" } else { &suffix };
+    let name = format!("{last}-{suffix}");
+    let fits = "cs-".len() + name.len() <= LONGEST_NAME
+        && name.ends_with(|letter: char| letter.is_ascii_alphanumeric())
+        && name
+            .chars()
+            .all(|letter| letter.is_ascii_alphanumeric() || letter == '-');
+    if fits { Ok(name) } else { Err(name) }
+}
+
 /// A value as serde sees it.
 struct Tree<'a>(&'a Value);
 
@@ -139,9 +263,13 @@ impl Serialize for Tree<'_> {
 /// Never for values of [`Value`]; the type is serde's.
 pub fn yaml_stream(documents: &[Value]) -> Result<String, serde_saphyr::ser::Error> {
     let mut out = String::new();
+    // A name stands on one line, however long it is: people look for it there.
+    let options = serde_saphyr::ser_options! {
+        folded_wrap_chars: usize::MAX,
+    };
     for document in documents {
         out.push_str("---\n");
-        let text = serde_saphyr::to_string(&Tree(document))?;
+        let text = serde_saphyr::to_string_with_options(&Tree(document), options.clone())?;
         out.push_str(text.trim_end());
         out.push('\n');
     }

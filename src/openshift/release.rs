@@ -25,6 +25,14 @@ pub const OKD_GRAPH_URL: &str = "https://origin-release.ci.openshift.org/graph";
 /// Where the graph data are, as a packed directory.
 pub const GRAPH_DATA_URL: &str = "https://api.openshift.com/api/upgrades_info/graph-data";
 
+/// The catalogs that clusters have out of the box, tagged `v4.16`, in the order that people know them in.
+pub const CATALOGS: [&str; 4] = [
+    "registry.redhat.io/redhat/redhat-operator-index",
+    "registry.redhat.io/redhat/certified-operator-index",
+    "registry.redhat.io/redhat/community-operator-index",
+    "registry.redhat.io/redhat/redhat-marketplace-index",
+];
+
 /// Where payloads of OpenShift Container Platform come from.
 pub const PAYLOAD_SOURCE: &str = "quay.io/openshift-release-dev/ocp-release";
 

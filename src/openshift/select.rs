@@ -35,12 +35,14 @@ mod mend;
 mod model;
 mod near;
 mod require;
+mod summary;
 mod validity;
 
 #[cfg(test)]
 mod tests;
 
 pub use require::{Requirement, Unmet, satisfying, unmet};
+pub use summary::{ChannelSummary, Summary, summary};
 pub use validity::{Fault, Flaw, validate};
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -10,6 +10,7 @@ pub mod merge;
 pub mod page;
 pub mod policy;
 pub mod selector;
+pub mod shares;
 pub mod text;
 pub mod why;
 

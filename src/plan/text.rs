@@ -248,13 +248,13 @@ pub(super) fn parts(lock: &Lock) -> Vec<Part> {
             }
             Block::Chart(chart) => {
                 fields.text("ref", &chart.reference);
-                fields.want(&chart.want);
                 if let Some(name) = &chart.name {
                     fields.text("name", name);
                 }
                 if let Some(version) = &chart.version {
                     fields.text("version", version);
                 }
+                fields.want(&chart.want);
                 match &chart.source {
                     ChartSource::File { url, file } => {
                         if let Some(url) = url {

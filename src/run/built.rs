@@ -15,16 +15,18 @@ use std::sync::atomic::AtomicBool;
 use super::event::{Event, Observer, one_line};
 use super::pack::{self, Base, Config, Layer, Pack, PackError};
 use super::realise::{FetchError, Limits, Upstream, fetch_one};
-use super::resolve::means::origin_of;
-use super::resolve::{self, block_value, rule_of, want_value};
+use super::resolve::means::{Exclusions, origin_of};
+use super::resolve::release::Services;
+use super::resolve::{self, Resolver, block_value, catalog, rule_of, want_value};
 use crate::canon::{Key, Value};
 use crate::chart::{self, artifact};
 use crate::digest::Digest;
 use crate::hint::Hint;
 use crate::oci::OCI_MANIFEST;
+use crate::openshift::fbc::CONFIGS_LABEL;
 use crate::plan::graph::{Plan, PlanError, Root};
 use crate::plan::key::BlockKey;
-use crate::plan::lock::{Block, Chart, ChartSource, Lock};
+use crate::plan::lock::{Block, Catalog, Chart, ChartSource, Lock};
 use crate::step::hole::{HoleError, Tree};
 use crate::step::rule::Rules;
 use crate::step::{self, Content, Fetch, Kind, Origin};
@@ -199,6 +201,9 @@ pub fn recipes(lock: &Lock, rules: &Rules) -> Result<Vec<Recipe>, BuildError> {
         match &block {
             Block::Image(_) => recipes.extend(of_image(&block, lock, rules)?),
             Block::Chart(chart) => recipes.extend(of_chart(&block, chart, rules)?),
+            Block::Catalog(catalog) if !catalog::is_copied(&catalog.want) => {
+                recipes.extend(of_catalog(&block, catalog, rules)?);
+            }
             _ => {}
         }
     }
@@ -206,14 +211,134 @@ pub fn recipes(lock: &Lock, rules: &Rules) -> Result<Vec<Recipe>, BuildError> {
 }
 
 /// What a recipe packs. Everything but what [`pack::inputs`] names must be in the store.
-fn content(recipe: &Recipe, lock: &Lock) -> Result<Pack, BuildError> {
+fn content(
+    recipe: &Recipe,
+    lock: &Lock,
+    rules: &Rules,
+    means: &Means<'_>,
+) -> Result<Pack, BuildError> {
     let block = lock
         .find(&recipe.owner)
         .ok_or_else(|| BuildError::Content {
             key: recipe.owner.to_string(),
             problem: "it is in no lock".to_owned(),
         })?;
-    Ok(image_pack(recipe, &block))
+    match block {
+        Block::Catalog(catalog) => catalog_pack(recipe, catalog, rules, means),
+        _ => Ok(image_pack(recipe, &block)),
+    }
+}
+
+/// A catalog of the selected packages on top of the pinned one: one folder per package below the folder `under`, which
+/// replaces what the pinned one has there.
+fn of_catalog(
+    block: &Block<'_>,
+    catalog: &Catalog,
+    rules: &Rules,
+) -> Result<Option<Recipe>, BuildError> {
+    let key = block.key();
+    let Some(rule) = rule_of(block, rules) else {
+        return Ok(None);
+    };
+    let Some(step) = rule.steps.iter().find(|step| step.kind == Kind::PackImage) else {
+        return Ok(None);
+    };
+    let context = Value::map([
+        ("block", block_value(&key)),
+        ("want", want_value(&catalog.want)),
+    ]);
+    let mut with = fill(&step.with, &context).map_err(|source| BuildError::Hole {
+        key: key.to_string(),
+        rule: rule.name.clone(),
+        step: step.name.clone(),
+        source,
+    })?;
+    let platforms = catalog
+        .pin
+        .platforms
+        .iter()
+        .map(|platform| Value::Text(platform.to_string()))
+        .collect();
+    with.insert("platforms".to_owned(), Value::List(platforms));
+    with.insert("packages".to_owned(), catalog::recipe(catalog));
+    Ok(Some(Recipe {
+        owner: key,
+        inputs: vec![("base".to_owned(), catalog.pin.blob())],
+        with: Value::Map(with),
+    }))
+}
+
+fn catalog_pack(
+    recipe: &Recipe,
+    catalog: &Catalog,
+    rules: &Rules,
+    means: &Means<'_>,
+) -> Result<Pack, BuildError> {
+    let failed = |problem: String| BuildError::Content {
+        key: recipe.owner.to_string(),
+        problem,
+    };
+    let image = catalog
+        .reference
+        .parse()
+        .map_err(|error: crate::reference::ReferenceError| failed(one_line(&error)))?;
+    let resolver = Resolver {
+        rules,
+        names: None,
+        upstream: means.upstream,
+        store: means.store,
+        limits: means.limits,
+        observer: means.observer,
+        stop: means.stop,
+        services: Services::default(),
+        within: None,
+        evidence: &|_, _| (),
+    };
+    let (exclusions, files) = (Exclusions::default(), BTreeMap::new());
+    let resolving = resolve::means::Means::new(&resolver, &exclusions, &files, &[]);
+    let fragments = catalog::selected(catalog, &image, &catalog.pin.platforms, &resolving)
+        .map_err(|problem| failed(problem.text))?;
+    let Value::Map(with) = &recipe.with else {
+        return Err(failed("its rule says nothing".to_owned()));
+    };
+    let under = match with.get("under") {
+        Some(Value::Text(under)) => under.clone(),
+        _ => return Err(failed("its rule names no folder".to_owned())),
+    };
+    let files = fragments
+        .into_iter()
+        .filter(|(_, blob)| blob.size > 0)
+        .map(|(package, blob)| {
+            let path = match package.as_str() {
+                "" => format!("{under}/catalog.json"),
+                package => format!("{under}/{package}/catalog.json"),
+            };
+            (path, blob)
+        })
+        .collect();
+    let labels = BTreeMap::from([(CONFIGS_LABEL.to_owned(), format!("/{under}"))]);
+    Ok(Pack {
+        base: Some(Base {
+            manifest: catalog.pin.blob(),
+            platforms: catalog.pin.platforms.clone(),
+        }),
+        layers: vec![Layer::Without(vec![under]), Layer::Files(files)],
+        config: Config::OfBase {
+            command: command(with),
+            labels,
+        },
+    })
+}
+
+fn command(with: &BTreeMap<String, Value>) -> Option<Vec<String>> {
+    let Some(Value::List(words)) = with.get("command") else {
+        return None;
+    };
+    let texts = words.iter().filter_map(|word| match word {
+        Value::Text(text) => Some(text.clone()),
+        _ => None,
+    });
+    Some(texts.collect())
 }
 
 /// An image on top of a pinned one, as the `pack-image` step of a rule says it:
@@ -351,10 +476,7 @@ fn image_pack(recipe: &Recipe, block: &Block<'_>) -> Pack {
         Value::Text(text) => Some(text.clone()),
         _ => None,
     };
-    let command = match with.get("command") {
-        Some(Value::List(words)) => Some(words.iter().filter_map(text).collect()),
-        _ => None,
-    };
+    let command = command(&with);
     let blob = |role: &str| {
         let found = recipe.inputs.iter().find(|(name, _)| name == role);
         found.map(|(_, blob)| *blob)
@@ -413,7 +535,7 @@ pub fn make(lock: &Lock, rules: &Rules, means: &Means<'_>) -> Result<Vec<Built>,
         let outputs = if let Some(outputs) = recall(means.store, means.store, &key)? {
             outputs
         } else {
-            let outputs = make_one(&recipe, lock, means)?;
+            let outputs = make_one(&recipe, lock, rules, means)?;
             means.store.put(&key, &outputs)?;
             outputs
         };
@@ -430,7 +552,12 @@ fn built(recipe: &Recipe, blob: Blob) -> Built {
     }
 }
 
-fn make_one(recipe: &Recipe, lock: &Lock, means: &Means<'_>) -> Result<Vec<Output>, BuildError> {
+fn make_one(
+    recipe: &Recipe,
+    lock: &Lock,
+    rules: &Rules,
+    means: &Means<'_>,
+) -> Result<Vec<Output>, BuildError> {
     let failed = |source: PackError| match source {
         PackError::Stopped => BuildError::Stopped,
         source => BuildError::Pack {
@@ -444,7 +571,7 @@ fn make_one(recipe: &Recipe, lock: &Lock, means: &Means<'_>) -> Result<Vec<Outpu
         bring(recipe, vec![file], &resolve::chart::origins(chart), means)?;
         return chart_image(recipe, file, means.store);
     }
-    let pack = content(recipe, lock)?;
+    let pack = content(recipe, lock, rules, means)?;
     let origins: Vec<Origin> = lock
         .find(&recipe.owner)
         .into_iter()

@@ -30,17 +30,31 @@ pub trait Depot: Source + Sink + Memo {
     /// # Errors
     /// If the place cannot tell.
     fn size_of(&self, digest: &Digest) -> io::Result<Option<u64>>;
+
+    /// An empty file for work in progress, gone with its handle.
+    ///
+    /// # Errors
+    /// If the place cannot be written.
+    fn scratch(&self) -> io::Result<std::fs::File>;
 }
 
 impl Depot for Store {
     fn size_of(&self, digest: &Digest) -> io::Result<Option<u64>> {
         Self::size_of(self, digest).map_err(io::Error::from)
     }
+
+    fn scratch(&self) -> io::Result<std::fs::File> {
+        Self::scratch(self).map_err(io::Error::from)
+    }
 }
 
 impl Depot for Memory {
     fn size_of(&self, digest: &Digest) -> io::Result<Option<u64>> {
         Ok(Self::size_of(self, digest))
+    }
+
+    fn scratch(&self) -> io::Result<std::fs::File> {
+        tempfile::tempfile()
     }
 }
 

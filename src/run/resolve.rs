@@ -13,6 +13,7 @@
 //! [`Names`] is the capability to observe. Nothing else in the library can ask a mutable name, and only [`lock`] takes
 //! one.
 
+pub mod catalog;
 pub mod chart;
 pub mod file;
 pub mod image;
@@ -118,6 +119,8 @@ pub struct Request {
     pub skips: Vec<(String, String)>,
     /// Risks of updates to accept from now on, by name.
     pub risks: Vec<String>,
+    /// Whether packages that others require are added.
+    pub adds_required: bool,
     /// What the settings say of the kinds of content, as holes name it (`settings.signatures.policy`).
     pub settings: BTreeMap<String, Value>,
     /// What is demanded of the signatures of images.
@@ -361,10 +364,20 @@ fn expected_by(
     let additions = additions(request, rules, notes)?;
     let mut out: Vec<Expected> = Vec::new();
     let mut seen: BTreeMap<BlockKey, usize> = BTreeMap::new();
+    let mut gone: Vec<BlockKey> = Vec::new();
     for asked in &request.asked {
         for expected in expect(asked, request, rules, &additions)? {
+            // What stands in a block goes with it.
+            if expected
+                .key
+                .parent()
+                .is_some_and(|parent| gone.contains(&parent))
+            {
+                continue;
+            }
             if let Some((name, why)) = left_out(&expected, rules, exclusions) {
                 notes.push(format!("{}: {name} {why}", asked.at));
+                gone.push(expected.key);
                 continue;
             }
             match seen.get(&expected.key) {
@@ -403,6 +416,7 @@ fn expected_by(
             listed
                 .into_iter()
                 .flatten()
+                .chain(expected.want.get("template"))
                 .filter_map(|file| match file {
                     Value::Text(text) => text.parse().ok(),
                     _ => None,
@@ -473,7 +487,13 @@ fn left_out(
             digest: digest.unwrap_or_else(|| Digest::from_bytes([0; 32])),
             size: 0,
         };
-        let subject = Subject::alone(image, want_value(&expected.want), blob);
+        let subject = Subject {
+            role: match &expected.key {
+                BlockKey::Catalog { .. } => "catalog",
+                _ => "image",
+            },
+            ..Subject::alone(image, want_value(&expected.want), blob)
+        };
         place(rule, &Layout::default(), &subject).ok()
     });
     let placed = placed.map(|placement| format!("{}:{}", placement.path, placement.tag));
@@ -586,17 +606,71 @@ fn expect(
             _ => Vec::new(),
         },
     };
-    contexts
-        .iter()
-        .map(|context| {
-            let mut one = expect_one(asked, rule, block, context, additions.get(&rule.name))?;
-            if rule.has_step(Kind::FindSignature)
-                && signed::applies(block.kind)
-                && let Some(signed) = signed::wanted(&request.demands, one.image.as_ref())
-            {
-                one.want = one.want.with(signed::SIGNED, signed);
-            }
-            Ok(one)
+    let mut out = Vec::new();
+    for context in &contexts {
+        let mut one = expect_one(asked, rule, block, context, additions.get(&rule.name))?;
+        // What stands in a catalog is vouched for as its catalog says.
+        if rule.has_step(Kind::FindSignature)
+            && signed::applies(block.kind)
+            && let Some(signed) = signed::wanted(&request.demands, one.image.as_ref())
+        {
+            one.want = one.want.with(signed::SIGNED, signed);
+        }
+        let inside = expect_packages(asked, request, rule, block, &one)?;
+        out.push(one);
+        out.extend(inside);
+    }
+    Ok(out)
+}
+
+/// The blocks that stand in a catalog's.
+fn expect_packages(
+    asked: &Asked,
+    request: &Request,
+    rule: &Rule,
+    block: &Block,
+    catalog: &Expected,
+) -> Result<Vec<Expected>, ResolveError> {
+    let hole = |source| ResolveError::Hole {
+        at: asked.at.clone(),
+        rule: rule.name.clone(),
+        source,
+    };
+    let (Some(packages), BlockKey::Catalog { reference, target }) = (&block.packages, &catalog.key)
+    else {
+        return Ok(Vec::new());
+    };
+    let outer = context(asked, request, None);
+    let Some(Value::List(rows)) = look_up(&outer, &packages.each) else {
+        return Ok(Vec::new());
+    };
+    rows.iter()
+        .map(|row| {
+            let context = context(asked, request, Some(row));
+            let want = match packages.want.fill(&context).map_err(hole)? {
+                Some(Value::Map(entries)) => entries,
+                _ => BTreeMap::new(),
+            };
+            let at = match look_up(row, "at") {
+                Some(Value::Text(at)) => at.clone(),
+                _ => asked.at.clone(),
+            };
+            Ok(Expected {
+                key: BlockKey::Package {
+                    catalog: reference.clone(),
+                    target: target.clone(),
+                    name: packages
+                        .name
+                        .fill_text(&context)
+                        .map_err(hole)?
+                        .unwrap_or_default(),
+                },
+                want: Want::new(want),
+                image: None,
+                platforms: catalog.platforms.clone(),
+                rule: rule.name.clone(),
+                at,
+            })
         })
         .collect()
 }
@@ -660,7 +734,7 @@ fn expect_one(
         BlockKind::File => BlockKey::File {
             reference: reference.unwrap_or_default(),
         },
-        BlockKind::Image => {
+        BlockKind::Image | BlockKind::Catalog => {
             let question = rule
                 .steps
                 .iter()
@@ -682,9 +756,11 @@ fn expect_one(
                 at: asked.at.clone(),
                 source,
             })?;
-            BlockKey::Image {
-                reference: reference.unwrap_or_default(),
-                target: want.text("target").map(str::to_owned),
+            let reference = reference.unwrap_or_default();
+            let target = want.text("target").map(str::to_owned);
+            match block.kind {
+                BlockKind::Catalog => BlockKey::Catalog { reference, target },
+                _ => BlockKey::Image { reference, target },
             }
         }
     };
@@ -753,7 +829,10 @@ fn asks(expected: &Expected) -> bool {
 fn question(expected: &Expected) -> String {
     match &expected.image {
         Some(image) => image.to_string(),
-        None => release::question(&expected.key),
+        None => match &expected.key {
+            BlockKey::Package { .. } => catalog::question(expected),
+            key => release::question(key),
+        },
     }
 }
 
@@ -792,7 +871,47 @@ pub fn lock(
     // What is known already.
     let mut open: Vec<usize> = Vec::new();
     let mut again: Vec<usize> = Vec::new();
+    let mut catalogs: BTreeMap<usize, catalog::Question<'_>> = BTreeMap::new();
     for (index, expected) in wanted.iter().enumerate() {
+        match &expected.key {
+            // It is answered with its catalog.
+            BlockKey::Package { .. } => continue,
+            BlockKey::Catalog { reference, target } => {
+                let target = target.as_deref();
+                let mut known = previous.and_then(|lock| lock.catalog(reference, target));
+                if let Some(vetted) = resolver.within {
+                    // What the other lock does not have is taken from it anew.
+                    known = known
+                        .filter(|known| {
+                            let inside = known.packages.iter();
+                            vetted.admits(&LockBlock::Catalog(known))
+                                && inside
+                                    .map(|one| LockBlock::Package(known, one))
+                                    .all(|block| vetted.admits(&block))
+                        })
+                        .or_else(|| vetted.catalog(reference, target));
+                }
+                let question = catalog::Question::new(
+                    expected,
+                    &wanted,
+                    known,
+                    renew,
+                    excludes_anew,
+                    request.adds_required,
+                );
+                if let (Some(known), true) = (known, question.is_answered()) {
+                    put(&mut lock, LockBlock::Catalog(known));
+                } else if question.asks() {
+                    open.push(index);
+                    catalogs.insert(index, question);
+                } else {
+                    again.push(index);
+                    catalogs.insert(index, question);
+                }
+                continue;
+            }
+            _ => {}
+        }
         let known = previous
             .and_then(|lock| lock.find(&expected.key))
             .filter(|block| block.want() == Some(&expected.want));
@@ -825,16 +944,21 @@ pub fn lock(
         let (index, is_known) = asked[slot];
         let expected = &wanted[index];
         let known = previous.and_then(|lock| lock.find(&expected.key));
-        match (is_known, known, resolver.rules.get(&expected.rule)) {
-            (true, Some(LockBlock::Release(release)), Some(rule)) => {
-                release::refresh(release, expected, rule, &means)
+        let rule = resolver.rules.get(&expected.rule);
+        let found = if let (Some(question), Some(rule)) = (catalogs.get(&index), rule) {
+            catalog::answer(question, rule, &means)
+        } else {
+            match (is_known, known, rule) {
+                (true, Some(LockBlock::Release(release)), Some(rule)) => {
+                    release::refresh(release, expected, rule, &means)
+                }
+                (true, Some(LockBlock::Chart(chart)), Some(rule)) => {
+                    chart::refresh(chart, expected, rule, &means)
+                }
+                _ => answer(expected, resolver.rules, &means),
             }
-            (true, Some(LockBlock::Chart(chart)), Some(rule)) => {
-                chart::refresh(chart, expected, rule, &means)
-            }
-            _ => answer(expected, resolver.rules, &means),
-        }
-        .and_then(|found| signed::complete(found, expected, known, &means))
+        };
+        found.and_then(|found| signed::complete(found, expected, previous, &means))
     });
     if resolver.stop.load(std::sync::atomic::Ordering::Relaxed) {
         return Err(ResolveError::Stopped);
@@ -853,7 +977,10 @@ pub fn lock(
                     .expect("a block that is answered alone stands alone");
             }
             Err(more) => {
-                problems.extend(more.into_iter().map(|problem| (at.clone(), problem)));
+                problems.extend(more.into_iter().map(|problem| {
+                    let at = problem.at.as_ref().unwrap_or(at).clone();
+                    (at, problem)
+                }));
             }
         }
     }
@@ -1209,7 +1336,8 @@ pub fn roots(lock: &Lock, built: &[Built]) -> Vec<Root> {
 }
 
 /// The rule that a block was made by.
-pub(super) fn rule_of<'a>(block: &LockBlock<'_>, rules: &'a Rules) -> Option<&'a Rule> {
+#[must_use]
+pub fn rule_of<'a>(block: &LockBlock<'_>, rules: &'a Rules) -> Option<&'a Rule> {
     // A rule that no line of the config names says so in what it wants.
     if let Some(name) = block.want().and_then(|want| want.text("rule")) {
         return rules.get(name);
@@ -1217,6 +1345,7 @@ pub(super) fn rule_of<'a>(block: &LockBlock<'_>, rules: &'a Rules) -> Option<&'a
     rules.recording(match block.key() {
         BlockKey::Image { .. } => BlockKind::Image,
         BlockKey::Release { .. } => BlockKind::Release,
+        BlockKey::Catalog { .. } | BlockKey::Package { .. } => BlockKind::Catalog,
         BlockKey::Chart { .. } => BlockKind::Chart,
         BlockKey::File { .. } => BlockKind::File,
         _ => return None,
@@ -1241,6 +1370,13 @@ pub fn placements(
         let pins = block.pins();
         let made = built.iter().find(|built| built.owner == key);
         if pins.is_empty() && made.is_none() {
+            continue;
+        }
+        // What is served is built from it.
+        if let LockBlock::Catalog(catalog) = block
+            && !catalog::is_copied(&catalog.want)
+            && built.iter().all(|built| built.owner != key)
+        {
             continue;
         }
         let none = || PlaceError::None {
@@ -1278,7 +1414,9 @@ pub fn placements(
             // Of several pins, the one that is its block is what was built upon.
             let made = made.filter(|_| matches!(role, Role::Image | Role::Catalog | Role::Chart));
             let origin = match &key {
-                BlockKey::Image { reference, .. } => reference.parse().map_err(|_| none())?,
+                BlockKey::Image { reference, .. } | BlockKey::Catalog { reference, .. } => {
+                    reference.parse().map_err(|_| none())?
+                }
                 _ => name_of(pin).ok_or_else(none)?,
             };
             let version = match role {

@@ -14,6 +14,8 @@
 //! | `machine` | an architecture as kernels name it: `x86_64` for `amd64`, `aarch64` for `arm64`, others as they are |
 //! | `before:TEXT`, `after:TEXT` | what stands before (all of it, without TEXT) or after (nothing, without TEXT) the last TEXT |
 //! | `platform-names` | `os/architecture` for each `{os, architecture}`, sorted |
+//! | `absent:TEXT` | TEXT where there is no value, and nothing where there is one |
+//! | `wishes` | of a list of rows each one's `name` where it says no more, else the row with `min` and `max` for `minVersion` and `maxVersion`; sorted |
 
 use std::collections::BTreeMap;
 
@@ -30,7 +32,7 @@ pub enum HoleError {
     },
     /// A filter that is not in the table.
     #[error(
-        "{text:?} uses the filter {filter:?}, which is none of or, default, prefix, then, unless, machine, before, after, platform-names"
+        "{text:?} uses the filter {filter:?}, which is none of or, default, prefix, then, unless, machine, before, after, platform-names, absent, wishes"
     )]
     Filter {
         /// The whole text.
@@ -70,6 +72,8 @@ enum Filter {
     Before(String),
     After(String),
     PlatformNames,
+    Absent(String),
+    Wishes,
 }
 
 impl Template {
@@ -104,6 +108,8 @@ impl Template {
                         "before" => Ok(Filter::Before(argument)),
                         "after" => Ok(Filter::After(argument)),
                         "platform-names" => Ok(Filter::PlatformNames),
+                        "absent" => Ok(Filter::Absent(argument)),
+                        "wishes" => Ok(Filter::Wishes),
                         other => Err(HoleError::Filter {
                             text: text.to_owned(),
                             filter: other.to_owned(),
@@ -121,6 +127,20 @@ impl Template {
             text: text.to_owned(),
             parts,
         })
+    }
+
+    /// Whether anything is filled in.
+    #[must_use]
+    pub fn has_holes(&self) -> bool {
+        self.parts
+            .iter()
+            .any(|part| matches!(part, Part::Hole { .. }))
+    }
+
+    /// The text as it was written.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// Fills the holes from `context`; `None` where nothing is left.
@@ -217,7 +237,14 @@ impl Template {
                     names.dedup();
                     Some(Value::List(names))
                 }
-                (Filter::PlatformNames, Some(_)) => {
+                (Filter::Absent(_), Some(_)) => None,
+                (Filter::Absent(text), None) => Some(Value::Text(text.clone())),
+                (Filter::Wishes, Some(Value::List(rows))) => {
+                    let mut rows: Vec<Value> = rows.into_iter().map(wish).collect();
+                    rows.sort_by(|left, right| (name_of(left), left).cmp(&(name_of(right), right)));
+                    Some(Value::List(rows))
+                }
+                (Filter::PlatformNames | Filter::Wishes, Some(_)) => {
                     return Err(HoleError::Type {
                         text: self.text.clone(),
                     });
@@ -253,6 +280,34 @@ impl Template {
                 text: self.text.clone(),
             }),
         }
+    }
+}
+
+/// A row of the config as a want repeats it.
+fn wish(row: Value) -> Value {
+    let Value::Map(fields) = row else { return row };
+    if let (1, Some(name)) = (fields.len(), fields.get("name")) {
+        return name.clone();
+    }
+    let short = |key: String| match key.as_str() {
+        "minVersion" => "min".to_owned(),
+        "maxVersion" => "max".to_owned(),
+        "minBundle" => "min-bundle".to_owned(),
+        _ => key,
+    };
+    Value::Map(
+        fields
+            .into_iter()
+            .map(|(key, value)| (short(key), value))
+            .collect(),
+    )
+}
+
+/// What a wish sorts by.
+fn name_of(wish: &Value) -> Option<&Value> {
+    match wish {
+        Value::Map(fields) => fields.get("name"),
+        name => Some(name),
     }
 }
 

@@ -45,6 +45,10 @@ pub enum Kind {
     FetchFile,
     /// Reads a file out of the layers of an image.
     ReadMember,
+    /// Takes a catalog apart: the names of its packages, and what it says about each.
+    SplitCatalog,
+    /// Selects from one package of a catalog.
+    FilterCatalog,
     /// Renders a chart and lists the images that it needs.
     RenderChart,
     /// Makes an image of files and a base.
@@ -66,7 +70,7 @@ pub enum Class {
 
 impl Kind {
     /// Every kind, in the order of the design.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::ResolveRelease,
         Self::ResolveTag,
         Self::ResolveChart,
@@ -76,6 +80,8 @@ impl Kind {
         Self::FetchBlob,
         Self::FetchFile,
         Self::ReadMember,
+        Self::SplitCatalog,
+        Self::FilterCatalog,
         Self::RenderChart,
         Self::PackImage,
         Self::EmitManifest,
@@ -94,6 +100,8 @@ impl Kind {
             Self::FetchBlob => "fetch-blob",
             Self::FetchFile => "fetch-file",
             Self::ReadMember => "read-member",
+            Self::SplitCatalog => "split-catalog",
+            Self::FilterCatalog => "filter-catalog",
             Self::RenderChart => "render-chart",
             Self::PackImage => "pack-image",
             Self::EmitManifest => "emit-manifest",
@@ -110,9 +118,12 @@ impl Kind {
             | Self::ResolveFile
             | Self::FindSignature => Class::Observe,
             Self::FetchManifest | Self::FetchBlob | Self::FetchFile => Class::Fetch,
-            Self::ReadMember | Self::RenderChart | Self::PackImage | Self::EmitManifest => {
-                Class::Derive
-            }
+            Self::ReadMember
+            | Self::SplitCatalog
+            | Self::FilterCatalog
+            | Self::RenderChart
+            | Self::PackImage
+            | Self::EmitManifest => Class::Derive,
         }
     }
 
@@ -129,6 +140,8 @@ impl Kind {
             | Self::FetchBlob
             | Self::FetchFile
             | Self::ReadMember
+            | Self::SplitCatalog
+            | Self::FilterCatalog
             | Self::RenderChart
             | Self::PackImage
             | Self::EmitManifest => 1,
@@ -274,6 +287,21 @@ pub enum Derive {
         /// The file, without a leading slash.
         path: String,
     },
+    /// What a catalog says about one package (about none, where the name is empty), in canonical form; without a
+    /// name, which packages it has.
+    SplitCatalog {
+        /// The manifest of the catalog's instance.
+        image: Blob,
+        /// The package.
+        package: Option<String>,
+    },
+    /// What is selected of one package: a listing, and the fragment that is left.
+    FilterCatalog {
+        /// The whole fragment, canonical.
+        fragment: Blob,
+        /// What is wanted of it, and by which rules.
+        want: Value,
+    },
     /// The images that a chart needs.
     RenderChart {
         /// Its file.
@@ -304,6 +332,17 @@ impl Derive {
                 &Value::map([("path", path.as_str().into())]),
                 &[("image", *image)],
             ),
+            Self::SplitCatalog { image, package } => {
+                let package = package.as_deref().map(|name| ("package", name.into()));
+                key(
+                    Kind::SplitCatalog,
+                    &Value::map(package),
+                    &[("image", *image)],
+                )
+            }
+            Self::FilterCatalog { fragment, want } => {
+                key(Kind::FilterCatalog, want, &[("fragment", *fragment)])
+            }
             Self::RenderChart {
                 chart,
                 values,
@@ -376,6 +415,8 @@ mod tests {
                 "fetch-blob 0d319767b305f828",
                 "fetch-file 845d005bf1a2c1b5",
                 "read-member a638a6748d1803c6",
+                "split-catalog 1ed93d2111facf64",
+                "filter-catalog b94fa0dde2eeae6f",
                 "render-chart b0e6e8f56a91af0f",
                 "pack-image b2c00abe267401ec",
                 "emit-manifest 3521c18b6a6e3b85"

@@ -293,6 +293,8 @@ impl<'a> Subject<'a> {
                         .trim_end_matches('/')
                         .to_owned(),
                 );
+                let last = name.path.trim_end_matches('/').rsplit('/').next();
+                set("name", last.unwrap_or_default().to_owned());
                 if let Some(tag) = &name.tag {
                     set("tag", tag.to_string());
                 }
@@ -314,6 +316,9 @@ impl<'a> Subject<'a> {
         if let Some(source) = self.source {
             pin.insert("registry".to_owned(), source.registry().into());
             pin.insert("path".to_owned(), source.path().into());
+            // What `oc adm catalog mirror` names an image after: the whole reference.
+            let whole = format!("{source}@{digest}");
+            pin.insert("fnv".to_owned(), format!("{:x}", fnv(&whole)).into());
         }
         let mut role = BTreeMap::from([("kind".to_owned(), Value::from(self.role))]);
         if let Some(name) = self.name {
@@ -330,6 +335,13 @@ impl<'a> Subject<'a> {
             ("block", self.block.clone()),
         ])
     }
+}
+
+/// FNV-1a, 32 bits.
+fn fnv(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |sum, byte| {
+        (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 /// Places one image by its rule.

@@ -15,6 +15,10 @@
 //! ref = "${row.name}"                # or channel, and arch, for releases
 //! want = { target = "${row.targetRepo}" }
 //! pin = "manifest"                   # the step whose output is pinned
+//! [block.packages]                   # for catalogs: the blocks inside of it, one per value of `each`
+//! each = "row.packages"
+//! name = "${each.name}"
+//! want = { default = "${each.defaultChannel}" }
 //!
 //! [[step]]
 //! name = "manifest"
@@ -35,9 +39,10 @@
 //! tag = "${ref.tag}"
 //!
 //! [[document]]                       # a resource, as a tree with holes (see `step::hole`)
-//! file = "idms-oc-mirror.yaml"
+//! file = "idms-oc-mirror.yaml"       # may have holes
 //! each = "digest-mirrors"            # one per row of a compiled table
 //! when = { "layout.name" = "v2" }    # equality on values
+//! over = "row.template"              # a tree that this one is laid over
 //! tree = { kind = "ImageDigestMirrorSet" }
 //! ```
 //!
@@ -57,7 +62,7 @@ use crate::digest::Digest;
 use crate::hint::Hint;
 
 /// The rules that come with the program: name and text.
-pub const EMBEDDED: [(&str, &str); 7] = [
+pub const EMBEDDED: [(&str, &str); 9] = [
     (
         "additional-image",
         include_str!("../../rules/additional-image.toml"),
@@ -73,7 +78,12 @@ pub const EMBEDDED: [(&str, &str); 7] = [
         "kubevirt-disk",
         include_str!("../../rules/kubevirt-disk.toml"),
     ),
+    (
+        "operator-catalog",
+        include_str!("../../rules/operator-catalog.toml"),
+    ),
     ("release", include_str!("../../rules/release.toml")),
+    ("samples", include_str!("../../rules/samples.toml")),
 ];
 
 /// Largest rule file that is read.
@@ -179,6 +189,19 @@ pub struct Block {
     pub want: Tree,
     /// The step whose output is pinned.
     pub pin: String,
+    /// The blocks that stand in it.
+    pub packages: Option<Packages>,
+}
+
+/// The blocks that stand in a catalog's.
+#[derive(Clone, Debug)]
+pub struct Packages {
+    /// The values of the row that there is one block each for.
+    pub each: String,
+    /// The package.
+    pub name: Template,
+    /// The request, as the block repeats it.
+    pub want: Tree,
 }
 
 /// What the rows of a rule add to the blocks of another.
@@ -196,6 +219,8 @@ pub struct Adds {
 pub enum BlockKind {
     /// `[[release]]`
     Release,
+    /// `[[catalog]]`, with its packages.
+    Catalog,
     /// `[[image]]`
     Image,
     /// `[[chart]]`
@@ -260,11 +285,13 @@ pub struct PlaceRule {
 #[derive(Clone, Debug)]
 pub struct DocumentRule {
     /// The file that it is written to.
-    pub file: String,
+    pub file: Template,
     /// The compiled table that it is repeated for.
     pub each: Option<String>,
     /// Equality on values, all of which must hold.
     pub when: BTreeMap<String, String>,
+    /// The value that it is laid over.
+    pub over: Option<String>,
     /// The document.
     pub tree: Tree,
 }
@@ -318,6 +345,16 @@ struct RawBlock {
     #[serde(default = "empty_table")]
     want: toml::Value,
     pin: String,
+    packages: Option<RawPackages>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPackages {
+    each: String,
+    name: String,
+    #[serde(default = "empty_table")]
+    want: toml::Value,
 }
 
 #[derive(Deserialize)]
@@ -349,6 +386,7 @@ struct RawDocument {
     each: Option<String>,
     #[serde(default)]
     when: BTreeMap<String, String>,
+    over: Option<String>,
     tree: toml::Value,
 }
 
@@ -437,7 +475,10 @@ impl Rule {
             .map(|block| {
                 let pinned = match block.kind {
                     BlockKind::File => Kind::FetchFile,
-                    BlockKind::Release | BlockKind::Image | BlockKind::Chart => Kind::FetchManifest,
+                    BlockKind::Release
+                    | BlockKind::Catalog
+                    | BlockKind::Image
+                    | BlockKind::Chart => Kind::FetchManifest,
                 };
                 if !steps
                     .iter()
@@ -459,7 +500,23 @@ impl Rule {
                     text.map(|text| Template::parse(&text).map_err(hole))
                         .transpose()
                 };
+                if block.packages.is_some() != (block.kind == BlockKind::Catalog) {
+                    return Err(shape(
+                        "a catalog has packages, and nothing else has".to_owned(),
+                    ));
+                }
+                let packages = block
+                    .packages
+                    .map(|packages| {
+                        Ok::<_, RuleError>(Packages {
+                            each: packages.each,
+                            name: Template::parse(&packages.name).map_err(hole)?,
+                            want: Tree::parse(&packages.want).map_err(hole)?,
+                        })
+                    })
+                    .transpose()?;
                 Ok(Block {
+                    packages,
                     kind: block.kind,
                     each: block.each,
                     reference: template(block.reference)?,
@@ -524,21 +581,18 @@ impl Rule {
             .document
             .into_iter()
             .map(|document| {
-                let plain = !document.file.is_empty()
-                    && document
-                        .file
-                        .bytes()
-                        .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-                if !plain || document.file.starts_with('.') {
+                let file = Template::parse(&document.file).map_err(hole)?;
+                if !file.has_holes() && !is_plain_file(&document.file) {
                     return Err(shape(format!(
                         "document file {:?} is not a plain file name",
                         document.file
                     )));
                 }
                 Ok(DocumentRule {
-                    file: document.file,
+                    file,
                     each: document.each,
                     when: document.when,
+                    over: document.over,
                     tree: Tree::parse(&document.tree).map_err(hole)?,
                 })
             })
@@ -577,6 +631,16 @@ impl Rule {
     pub fn has_step(&self, kind: Kind) -> bool {
         self.steps.iter().any(|step| step.kind == kind)
     }
+}
+
+/// Whether a document may be written to a file of that name.
+#[must_use]
+pub fn is_plain_file(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with('.')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
 /// Whether every one of the values at these paths is as wanted.

@@ -423,6 +423,16 @@ impl Store {
             .map_err(StoreError::io("create a file in", &folder))
     }
 
+    /// An empty file of no name for work in progress, on the disk of the store; it is gone with its handle.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub fn scratch(&self) -> Result<fs::File, StoreError> {
+        self.may_write("work")?;
+        let folder = self.inside("tmp");
+        tempfile::tempfile_in(&folder).map_err(StoreError::io("create a file in", &folder))
+    }
+
     /// Puts a small file in place, after everything it may name; one that has these bytes already is left alone.
     pub(super) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         self.put_file(path, bytes, true)

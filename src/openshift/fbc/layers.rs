@@ -294,6 +294,13 @@ impl<S: Spool> Walk<'_, S> {
             let Some((path, text)) = normal(&name) else {
                 return Err(refuse(&name, "the path leaves the image".to_owned()));
             };
+            if size > self.limits.member && matches!(self.relation(&path), Relation::Below(_)) {
+                let limit = self.limits.member;
+                return Err(refuse(
+                    &name,
+                    format!("it is said to have {size} bytes, over the limit of {limit}"),
+                ));
+            }
             self.entry(layer, &path, text, kind, &mut entry, here)?;
         }
         Ok(())

@@ -551,7 +551,7 @@ fn hostile_layers_are_refused_with_place_and_reason() {
         ),
         (
             layer(&[Sized("configs/a", 1 << 40)]),
-            "layer 1 from the top cannot be read",
+            "entry \"configs/a\": it is said to have 1099511627776 bytes",
         ),
         (vec![7; 4096], "layer 1 from the top cannot be read"),
         (b"BZh91AY".to_vec(), "compressed with bzip2"),

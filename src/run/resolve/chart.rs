@@ -201,13 +201,35 @@ pub fn answer(expected: &Expected, rule: &Rule, means: &Means<'_>) -> Result<Fou
     };
     let place = Place::of(reference, &expected.want).map_err(one)?;
     let version = version.as_deref();
-    let had = match &place {
-        Place::Repository(url, name) => from_repository(url, name, version, means),
-        Place::Registry(repository) => from_registry(repository, version, means),
-        Place::Disk(digest) => from_disk(reference, digest, means),
+    let had = match (&place, means.within()) {
+        // Where only another lock answers, its chart is the one.
+        (Place::Repository(..) | Place::Registry(_), Some(vetted)) => {
+            vetted.chart(reference, version).and_then(|chart| {
+                Ok(Had {
+                    source: chart.source.clone(),
+                    file: pinned_file(chart, means)?,
+                    notes: Vec::new(),
+                })
+            })
+        }
+        _ => from_upstream(&place, reference, version, means),
     };
     let had = had.map_err(|problem| one(problem.about(format!("chart {reference}"))))?;
     derive(expected, rule, reference, had, None, means)
+}
+
+/// A chart from where it is.
+fn from_upstream(
+    place: &Place,
+    reference: &str,
+    version: Option<&str>,
+    means: &Means<'_>,
+) -> Result<Had, Problem> {
+    match place {
+        Place::Repository(url, name) => from_repository(url, name, version, means),
+        Place::Registry(repository) => from_registry(repository, version, means),
+        Place::Disk(digest) => from_disk(reference, digest, means),
+    }
 }
 
 /// Derives the images of a pinned chart again, for other exclusions than before; its pins are kept.

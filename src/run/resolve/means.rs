@@ -44,6 +44,8 @@ pub struct Problem {
     pub hint: Option<String>,
     /// Whether it is about trust: a signature that is missing or proves nothing.
     pub is_trust: bool,
+    /// Where it was asked for, if that is more precise than where its block was.
+    pub at: Option<String>,
 }
 
 impl Problem {
@@ -53,6 +55,7 @@ impl Problem {
             text: text.into(),
             hint: None,
             is_trust: false,
+            at: None,
         }
     }
 
@@ -82,6 +85,13 @@ impl Problem {
     #[must_use]
     pub const fn trust(mut self) -> Self {
         self.is_trust = true;
+        self
+    }
+
+    /// The same at a place of the config.
+    #[must_use]
+    pub fn at(mut self, place: impl Into<String>) -> Self {
+        self.at = Some(place.into());
         self
     }
 
@@ -809,7 +819,12 @@ impl<'a> Means<'a> {
 /// A list of tags as a file: one a line.
 #[must_use]
 pub fn tag_list(tags: &[Tag]) -> String {
-    tags.iter().map(|tag| format!("{tag}\n")).collect()
+    let mut text = String::new();
+    for tag in tags {
+        text.push_str(tag.as_str());
+        text.push('\n');
+    }
+    text
 }
 
 /// Where the bytes of a pin may be had.
