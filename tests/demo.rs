@@ -58,6 +58,14 @@ fn the_story_is_told_and_what_it_leaves_can_be_used() {
         "$ imgbuild emit --registry mirror.example.test/mirror",
         "repository: mirror/shop/web",
         "# 6 images pulled from the mirror: 27 blobs",
+        "$ imgbuild list releases --channel stable-1.4",
+        "$ imgbuild lock -c product.yaml\n    lockfiles/product.lock.toml: ",
+        "$ imgbuild lock -c product.yaml --update release",
+        "12 components: 11 same as 1.4.0, 1 changed",
+        "product seq 1: adopted",
+        "product seq 2: adopted",
+        "$ imgbuild emit --registry mirror.example.test/mirror -c product.yaml",
+        "# 13 images pulled from the mirror",
         "Where to look",
         "imgbuild serve --data ",
     ];
@@ -97,6 +105,13 @@ fn the_story_is_told_and_what_it_leaves_can_be_used() {
             "{file} is for the cluster's name of the mirror: {resource}"
         );
     }
+    let map =
+        fs::read_to_string(folder.join("connected/product-resources/signature-configmap.yaml"))
+            .unwrap();
+    assert!(
+        map.contains("mirrored-release-signatures") && map.matches("sha256-").count() == 1,
+        "the signature of the release is told to the cluster: {map}"
+    );
     let sizes = [1, 2].map(|number| {
         let folder = folder.join(format!("transfer/{number}"));
         fs::read_dir(folder)

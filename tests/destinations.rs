@@ -18,6 +18,8 @@ use imgbuild::registry::server::{Htpasswd, Options, Repositories, Server, Tls};
 use imgbuild::store::memory::Memory;
 use tempfile::TempDir;
 
+mod secured;
+
 /// A registry in memory.
 struct Registry {
     memory: Arc<Memory>,
@@ -621,6 +623,16 @@ fn a_deletion_is_planned_reviewed_and_carried_out_to_the_letter() {
 
 #[test]
 fn a_push_that_is_killed_leaves_only_whole_images_and_old_tags() {
+    is_killed("push");
+}
+
+#[test]
+fn a_mirror_that_is_killed_leaves_only_whole_images_and_old_tags() {
+    is_killed("mirror");
+}
+
+/// Kills a command at many moments, and looks at the destination each time.
+fn is_killed(command: &str) {
     let source = Registry::plain();
     let target = Registry::new(Options {
         delay: Duration::from_millis(3),
@@ -646,12 +658,12 @@ fn a_push_that_is_killed_leaves_only_whole_images_and_old_tags() {
     let to = format!("docker://{}", target.host());
     let old = fill(1);
     site.ok(&["lock"]);
-    site.ok(&["push", &to]);
+    site.ok(&[command, &to]);
     let new = fill(2);
     site.ok(&["lock", "--update"]);
     for attempt in 0..12 {
         let mut child = site
-            .command(&["push", &to, "-q"])
+            .command(&[command, &to, "-q"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -668,7 +680,7 @@ fn a_push_that_is_killed_leaves_only_whole_images_and_old_tags() {
             assert!(is_whole(&target, path, found), "{path}:v1 is whole");
         }
     }
-    site.ok(&["push", &to]);
+    site.ok(&[command, &to]);
     site.ok(&["verify", "--registry", &to, "--deep"]);
     for path in &paths {
         assert_eq!(

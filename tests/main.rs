@@ -39,4 +39,5 @@ mod openshift_signature;
 mod places;
 mod releases;
 mod review;
+mod signed;
 mod site;

@@ -15,6 +15,7 @@ use crate::site::release::{ART, COMPONENTS, Made, PAYLOADS, Recipe, World, chann
 use crate::site::{Disconnected, Site, wire};
 
 mod enclaves;
+mod story;
 
 /// Insists that releases are at a mirror, by tag and by digest, with everything below.
 #[track_caller]
@@ -305,7 +306,7 @@ fn a_release_that_is_wrong_is_refused_when_it_is_locked() {
     let renamed = made("4.17.9", good.payload);
     world.channel("renamed-4.17", "amd64", &[&renamed], &[], &[]);
     world.channel("stable-4.16", "amd64", &[&good, &next], &[], &[]);
-    world.channel("empty-4.16", "amd64", &[], &[], &[]);
+    world.channel("unstable-4.16", "amd64", &[], &[], &[]);
     world
         .files
         .put("/graph?arch=amd64&channel=noise-4.16", "<html>");
@@ -372,9 +373,20 @@ fn a_release_that_is_wrong_is_refused_when_it_is_locked() {
             "stable-4.61",
             1,
             &["no update graph of channel stable-4.61"],
-            &[],
+            &["similar channels: stable-4.16"],
         ),
-        ("empty-4.16", 1, &["no releases in channel empty-4.16"], &[]),
+        (
+            "stabel-4.16",
+            1,
+            &["no update graph of channel stabel-4.16"],
+            &["similar channels: stable-4.16"],
+        ),
+        (
+            "unstable-4.16",
+            1,
+            &["no releases in channel unstable-4.16"],
+            &["similar channels: stable-4.16"],
+        ),
         ("noise-4.16", 1, &["not an update graph"], &[]),
     ] {
         site.config(&channels(&[row]));
@@ -616,6 +628,53 @@ fn a_payload_for_several_architectures_gives_the_instances_asked_for() {
         mirror.digest_of("openshift/release", &arm.digest.to_string()),
         None,
         "what nobody asked for is not there"
+    );
+}
+
+#[test]
+fn releases_of_the_community_come_from_their_own_places() {
+    let world = World::new();
+    let release = world.release(0, "4.16.0-okd-scos.1", &[]);
+    // Its payloads are signed by a key of their own, and lie in a store of their own.
+    let path = World::signature_path(&release.payload, 1);
+    world.files.put(
+        &path,
+        signature(
+            &world.other,
+            &release.payload,
+            "quay.io/okd/scos-release:4.16.0-okd-scos.1",
+        ),
+    );
+    world.channel("4-scos-stable", "amd64", &[&release], &[], &[]);
+    let site = world.site();
+    site.write("community.asc", World::public(&world.other));
+    let place = |name: &str| format!("http://{}/{name}", world.address);
+    site.write(
+        "imgbuild.toml",
+        format!(
+            "[url.\"https://origin-release.ci.openshift.org/graph\"]\nlocation = \"{}\"\n\n[url.\"https://storage.googleapis.com/openshift-ci-release/releases/signatures/openshift/release\"]\nlocation = \"{}\"\n\n[signatures.release]\nkeys = [\"community.asc\"]\n",
+            place("graph"),
+            place("signatures"),
+        ),
+    );
+    site.config(&format!(
+        "{}      type: okd\n",
+        channels(&["4-scos-stable"])
+    ));
+    // The services of the other product are not asked: they are not even there.
+    site.imgbuild("lock").done();
+    let lock = site.lock_text();
+    assert!(
+        lock.contains("type = \"okd\"") && lock.contains("version = \"4.16.0-okd-scos.1\""),
+        "the block says which product it is of, in\n{lock}"
+    );
+    site.imgbuild("build").done();
+    site.imgbuild("emit --registry mirror.example.test/okd -o out")
+        .done();
+    assert!(
+        site.read("out/signature-configmap.yaml")
+            .contains(&format!("sha256-{}-1:", release.payload.hex())),
+        "its signature is told to the cluster"
     );
 }
 

@@ -9,10 +9,13 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use imgbuild::canon::Key;
 use imgbuild::demo::{Compression, Form, Member, Upstream, World};
 use imgbuild::digest::Digest;
 use imgbuild::oci::Platform;
 use imgbuild::registry::server::{Options, Repositories, Server};
+use imgbuild::store::disk::{Access, Store};
+use imgbuild::store::memo::{Memo as _, Output as Outcome};
 use imgbuild::store::memory::Memory;
 
 use crate::site::schema::follows;
@@ -1387,4 +1390,138 @@ fn a_sound_audit_is_a_bill_of_materials_that_follows_the_published_schemas() {
             .says(&[&format!("manifest {image}: it is not in the store")]);
         assert_eq!(run.stdout, "", "there is no bill");
     }
+}
+
+#[test]
+fn a_store_that_was_filled_by_an_archive_gives_the_same_report() {
+    let upstream = Upstream::start(world(&IMAGES, &["team/m:1"]), Options::default()).unwrap();
+    let (place, report) = audited(&upstream);
+    let other = Place::new(None);
+    for name in ["imageset.yaml", LOCK, "lockfiles/imageset.chain"] {
+        other.write(name, &place.read(name));
+    }
+    other
+        .imgbuild(&format!("import {}", place.path("out").display()))
+        .ends(0);
+    assert_eq!(
+        other.imgbuild("audit").ends(0).stdout,
+        report,
+        "what came in another order, from another place, is the same"
+    );
+}
+
+#[test]
+fn an_audit_reads_archives_and_their_seals_too() {
+    let upstream = Upstream::start(world(&IMAGES, &["team/m:1"]), Options::default()).unwrap();
+    let (place, _) = audited(&upstream);
+    place.imgbuild("key new alice").ends(0);
+    place.imgbuild("key new mallory").ends(0);
+    place.imgbuild("seal out --key alice.key").ends(0);
+    let line = "audit --archives out --require-seal alice.pub";
+    let sound = place
+        .imgbuild(line)
+        .ends(0)
+        .says(&["\nsound\n", " sealed\n"]);
+    place
+        .imgbuild("audit --archives out --require-seal mallory.pub")
+        .ends(4)
+        .says(&["finding archive "]);
+    place
+        .imgbuild("audit --require-seal alice.pub")
+        .ends(2)
+        .says(&["add --archives"]);
+    place
+        .imgbuild("audit --archives lockfiles")
+        .ends(4)
+        .says(&["finding archive all: no archive is there"]);
+    let names: Vec<String> = fs::read_dir(place.path("out"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    for end in [".tar", ".seal"] {
+        let name = names
+            .iter()
+            .find(|name| name.contains(end))
+            .unwrap_or_else(|| panic!("a file with {end} in {names:?}"));
+        let path = place.path("out").join(name);
+        let before = fs::read(&path).unwrap();
+        let mut after = before.clone();
+        let middle = after.len() / 2;
+        after[middle] ^= 1;
+        fs::write(&path, after).unwrap();
+        let found = place.imgbuild(line).ends(4).says(&["finding archive "]);
+        assert!(
+            found.stdout.contains("imageset"),
+            "{name} is named:\n{}",
+            found.stdout
+        );
+        assert!(
+            !found.stdout.contains(&place.path("").display().to_string()),
+            "where it lies is not in the report:\n{}",
+            found.stdout
+        );
+        fs::write(&path, before).unwrap();
+    }
+    assert_eq!(
+        place.imgbuild(line).ends(0).stdout,
+        sound.stdout,
+        "with everything as it was, everything is sound again"
+    );
+}
+
+#[test]
+fn a_forged_record_of_work_is_found_because_the_work_is_done_again() {
+    let world = crate::site::release::World::new();
+    let release = world.release(0, "4.16.1", &[]);
+    world.channel("stable-4.16", "amd64", &[&release], &[], &[]);
+    let near = world.site();
+    near.config(&crate::site::release::channels(&["stable-4.16"]));
+    world.run(&near, "lock").done();
+    world.run(&near, "build").done();
+    let sound = world.run(&near, "audit").done().says(&["\nsound\n"]);
+
+    // Everything of a store can be written by whoever has it, checks included.
+    let store = Store::open(&near.path("store"), Access::Shared).unwrap();
+    let forged = store.insert(b"another list of images").unwrap();
+    let records: Vec<PathBuf> = crate::site::tree(&near.path("store/imgbuild/memo"))
+        .into_keys()
+        .map(|name| near.path("store/imgbuild/memo").join(name))
+        .collect();
+    assert!(!records.is_empty(), "reading a payload is remembered");
+    for path in records {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let key = Key::from_hex(name).unwrap();
+        let before = fs::read(&path).unwrap();
+        let output = Outcome {
+            media_type: String::new(),
+            blob: forged,
+        };
+        store.memo().put(&key, &[output]).unwrap();
+        world.run(&near, "audit").ends(4).says(&[
+            &format!(
+                "finding memo {name}: it says that the work yields {}",
+                forged.digest
+            ),
+            "and it yields sha256:",
+        ]);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, before).unwrap();
+    }
+    assert_eq!(
+        world.run(&near, "audit").done().stdout,
+        sound.stdout,
+        "with the records as they were, everything is sound again"
+    );
+
+    // A list in the lock that is not the payload's, with nothing wrong but that.
+    let lock = near.lock_text();
+    let one = lock
+        .lines()
+        .find(|line| line.starts_with("  { name = "))
+        .expect("there are components");
+    near.write(LOCK, lock.replace(&format!("{one}\n"), ""));
+    world
+        .run(&near, "audit")
+        .ends(4)
+        .says(&["finding lock ", "lists other components than its payloads"]);
 }

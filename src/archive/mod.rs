@@ -55,6 +55,7 @@ pub mod verify;
 pub mod write;
 
 #[cfg(test)]
+#[path = "fuzz_tests.rs"]
 mod fuzz;
 #[cfg(test)]
 mod samples;

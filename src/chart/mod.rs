@@ -20,6 +20,7 @@
 pub mod artifact;
 mod functions;
 #[cfg(test)]
+#[path = "fuzz_tests.rs"]
 mod fuzz;
 mod glob;
 pub mod images;

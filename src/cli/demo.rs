@@ -7,13 +7,16 @@
 //! ├── auth.json          no credentials
 //! ├── upstream/          the content of the upstream registry, as `imgbuild serve --data` takes it
 //! ├── connected/         where there is a network: config, lock, chain, store
-//! ├── transfer/1, 2      the archives
+//! ├── services/          update graph and signatures of the product with releases
+//! ├── transfer/1, 2      the archives; those of the product are in product-1, product-2
 //! ├── disconnected/      where there is none: store, cluster resources
 //! └── mirror/            the content of the mirror, as `imgbuild serve --data` takes it
 //! ```
 //!
 //! The commands are started as a reader would start them, from this very executable, with no environment but what
 //! `environment` says; so nothing that a user has configured changes the story.
+
+mod releases;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -172,12 +175,12 @@ impl<'a> Story<'a> {
         self.folder.join(below)
     }
 
-    fn write(&self, below: &str, text: &str) -> Result<(), Failure> {
+    fn write(&self, below: &str, content: impl AsRef<[u8]>) -> Result<(), Failure> {
         let path = self.path(below);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(|error| cannot("create", folder, &error))?;
         }
-        fs::write(&path, text).map_err(|error| cannot("write", &path, &error))
+        fs::write(&path, content).map_err(|error| cannot("write", &path, &error))
     }
 
     fn enter(&self, place: &str) {
@@ -388,6 +391,7 @@ fn tell(story: &Story<'_>, serve: bool) -> Result<u8, Failure> {
 
     story.chapter("5. The proof: every image from the mirror, by digest");
     prove(story, &mirror.host(), &asked)?;
+    releases::tell(story, &mut world, &upstream, &mirror)?;
     conclude(story, &sizes, &upstream, &mirror, serve);
     if serve {
         while !story.stop.load(Ordering::Relaxed) {
@@ -440,7 +444,7 @@ fn prepare(
     story.write("environment", &environment)?;
     story.write(
         "registries.conf",
-        &format!(
+        format!(
             "# {UPSTREAM} is the upstream of the demo, on this machine.\n\
              [[registry]]\nprefix = \"{UPSTREAM}\"\nlocation = \"{upstream}\"\ninsecure = true\n\n\
              # The mirror, which speaks plain HTTP as well.\n\
@@ -456,7 +460,7 @@ fn prepare(
     }
     let mut config = imageset(world, asked);
     config.push_str(&chart(story)?);
-    story.write("connected/imageset.yaml", &config)?;
+    story.write("connected/imageset.yaml", config)?;
     story.write("connected/empty.lock.toml", EMPTY_LOCK)
 }
 
@@ -703,12 +707,13 @@ fn prove(story: &Story<'_>, mirror: &str, asked: &[Asked]) -> Result<(), Failure
         count(blobs, "blob"),
         ui::bytes(bytes)
     ));
-    story.remark("the same by hand; it prints the digest that is asked for");
-    let web = asked.first().map(|image| image.digest.to_string());
-    story.command(&format!(
-        "curl -s http://{mirror}/v2/{PREFIX}/shop/web/manifests/{} | sha256sum",
-        web.unwrap_or_default()
-    ));
+    if let Some(first) = asked.first() {
+        story.remark("the same by hand; it prints the digest that is asked for");
+        story.command(&format!(
+            "curl -s http://{mirror}/v2/{PREFIX}/{}/manifests/{} | sha256sum",
+            first.target, first.digest
+        ));
+    }
     Ok(())
 }
 
@@ -771,6 +776,10 @@ fn conclude(
             "which archives there are, one line each",
         ),
         ("transfer/1, transfer/2", archives.as_str()),
+        (
+            "connected/product.yaml, services/",
+            "the product with releases: what was asked for, its graph and signatures",
+        ),
         (
             "connected/cluster-resources/",
             "what a cluster applies to pull from the mirror",

@@ -33,6 +33,9 @@ use crate::store::{Blob, Sink};
 /// The drop-in's name: late, so that it wins over what comes with the system.
 const DROP_IN: &str = "registries.conf.d/999-mirror.conf";
 
+/// The config of the samples operator.
+const SAMPLES_CONFIG: &str = "samples-config.yaml";
+
 /// The file that the next hop is given.
 const NEXT_HOP: &str = "next-hop-registries.conf";
 
@@ -333,10 +336,15 @@ fn files(
                 &trust::documents(&place.registry, &authorities),
             )?
         }
-        EmitKind::Samples => yaml(
-            "samples-config.yaml",
-            &[install::samples(&place.join_registry())],
-        )?,
+        EmitKind::Samples => {
+            let mut all = documents(lock, built, rules, source, &place, &shape)
+                .map_err(|error| emit_failure(&error))?;
+            // Where the lock knows sample streams, their rule says more.
+            match all.remove(SAMPLES_CONFIG) {
+                Some(text) => one(SAMPLES_CONFIG, text),
+                None => yaml(SAMPLES_CONFIG, &[install::samples(&place.join_registry())])?,
+            }
+        }
         EmitKind::InstallConfig => {
             let name = "install-config-mirror.yaml";
             let sets = sets()?;

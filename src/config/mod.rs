@@ -18,6 +18,7 @@ mod mapping;
 mod node;
 mod reader;
 mod rows;
+mod samples;
 mod schema;
 mod settings;
 mod size;
@@ -34,6 +35,7 @@ pub use imageset::{
 };
 pub use mapping::parse_mapping;
 pub use rows::{LISTS, Row, Section};
+pub use samples::{Sample, parse_samples};
 pub use settings::{
     CatalogSettings, ChartSettings, Destination, RegistryLimits, SampleSettings, Settings,
     SignaturePolicy, SignatureSettings, SourcePolicy, Stream,

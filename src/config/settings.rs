@@ -9,7 +9,8 @@
 //! [url."https://a/b"]      # location
 //! [catalog."REF"]          # selection, prereleases
 //! [chart."REF"]            # values, values-files, kubernetes-version, api-versions, strict; "*" is every chart
-//! [samples]                # configmap
+//! [graph]                  # data, base
+//! [samples]                # configmap, imagestreams
 //! [signatures."SCOPE"]     # policy, keys, referrers
 //! [policy]                 # what `lock` refuses; its keys are the lock's, see Settings::check_policy
 //! ```
@@ -54,6 +55,8 @@ pub struct Settings {
     pub catalogs: BTreeMap<String, At<CatalogSettings>>,
     /// By the chart's name in the lock.
     pub charts: BTreeMap<String, At<ChartSettings>>,
+    /// What the update graph's image is made of.
+    pub graph: Option<At<GraphSettings>>,
     /// Where the sample image streams come from.
     pub samples: Option<At<SampleSettings>>,
     /// By scope: a registry, a namespace or a repository.
@@ -76,6 +79,7 @@ impl Default for Settings {
             urls: BTreeMap::new(),
             catalogs: BTreeMap::new(),
             charts: BTreeMap::new(),
+            graph: None,
             samples: None,
             signatures: BTreeMap::new(),
             policy: BTreeMap::new(),
@@ -166,11 +170,22 @@ pub struct ChartSettings {
     pub strict: Option<At<bool>>,
 }
 
+/// `[graph]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GraphSettings {
+    /// Where the data are: a URL or a file, a tar that may be compressed with gzip.
+    pub data: Option<At<String>>,
+    /// The image that they are laid on.
+    pub base: Option<At<ImageName>>,
+}
+
 /// `[samples]`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SampleSettings {
     /// The ConfigMap that names the images.
     pub configmap: Option<At<String>>,
+    /// Only these image streams; all, if empty.
+    pub imagestreams: Vec<At<String>>,
 }
 
 /// `[signatures."SCOPE"]`
@@ -218,6 +233,7 @@ const ROOT: Schema = Schema {
         ("url", Always),
         ("catalog", Always),
         ("chart", Always),
+        ("graph", Always),
         ("samples", Always),
         ("signatures", Always),
         ("policy", Always),
@@ -291,9 +307,14 @@ const CHART: Schema = Schema {
     ],
     advice: &[],
 };
+const GRAPH: Schema = Schema {
+    place: "graph",
+    keys: &[("data", Always), ("base", Always)],
+    advice: &[],
+};
 const SAMPLES: Schema = Schema {
     place: "samples",
-    keys: &[("configmap", Always)],
+    keys: &[("configmap", Always), ("imagestreams", Always)],
     advice: &[],
 };
 const SIGNATURES: Schema = Schema {
@@ -434,12 +455,27 @@ impl Settings {
                     .texts("api-versions", &chart.api_versions)
                     .truth("strict", chart.strict.as_ref())
             }),
+            "graph" => self
+                .graph
+                .iter()
+                .map(|graph| {
+                    let base = graph
+                        .base
+                        .as_ref()
+                        .map(|base| At::new(base.value.to_string(), base.position));
+                    Branch::default()
+                        .maybe("data", graph.data.as_ref())
+                        .maybe("base", base.as_ref())
+                        .row(graph.position)
+                })
+                .collect(),
             "samples" => self
                 .samples
                 .iter()
                 .map(|samples| {
                     Branch::default()
                         .maybe("configmap", samples.configmap.as_ref())
+                        .texts("imagestreams", &samples.imagestreams)
                         .row(samples.position)
                 })
                 .collect(),
@@ -589,11 +625,31 @@ fn settings(reader: &mut Reader<'_>, fields: &Fields<'_>, document: &Arc<Documen
             })
         },
     );
+    if let Some(node) = fields.get("graph")
+        && let Some(row) = reader.fields(node, &GRAPH)
+    {
+        let base =
+            reader
+                .text(&row, "base")
+                .and_then(|text| match text.value.parse::<ImageName>() {
+                    Ok(name) => Some(At::new(name, text.position)),
+                    Err(error) => {
+                        reader.error(text.position, error.to_string(), error.hint());
+                        None
+                    }
+                });
+        let graph = GraphSettings {
+            data: reader.text(&row, "data"),
+            base,
+        };
+        settings.graph = Some(At::new(graph, row.position));
+    }
     if let Some(node) = fields.get("samples")
         && let Some(row) = reader.fields(node, &SAMPLES)
     {
         let samples = SampleSettings {
             configmap: reader.text(&row, "configmap"),
+            imagestreams: reader.texts(&row, "imagestreams"),
         };
         settings.samples = Some(At::new(samples, row.position));
     }

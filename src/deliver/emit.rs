@@ -10,20 +10,22 @@ use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 
 use crate::canon::Value;
+use crate::config::{ConfigErrors, parse_samples};
 use crate::hint::Hint;
 use crate::openshift::cluster::{
     By, Mirrored, catalog_name, json_text, laid_over, mirror_rows, read_template, yaml_stream,
 };
 use crate::openshift::node::{Sets, entries};
+use crate::openshift::release::PAYLOAD_REPOSITORY;
 use crate::openshift::signature::SIGNATURE_LIMIT;
 use crate::openshift::signature::store::{MapError, aggregate};
 use crate::plan::lock::Lock;
 use crate::reference::{ImageName, ReferenceError};
 use crate::run::built::Built;
-use crate::run::resolve::placements;
+use crate::run::resolve::{placements, rule_of};
 use crate::step::hole::{HoleError, look_up};
 use crate::step::place::{Destination, Layout, PlaceError, refuse_collisions};
-use crate::step::rule::{MirrorSet, Rules, holds, is_plain_file};
+use crate::step::rule::{MirrorSet, Rule, Rules, holds, is_plain_file};
 use crate::store::{Blob, Source, TransferError, read};
 
 /// Name of the file that lists what this program wrote into a folder, so that it removes nothing else.
@@ -88,7 +90,7 @@ pub enum EmitError {
     },
     /// A file name does not come out as one.
     #[error("rule {rule:?} writes {file:?}, which is no plain file name")]
-    File {
+    FileName {
         /// The rule.
         rule: String,
         /// The file.
@@ -102,6 +104,17 @@ pub enum EmitError {
         /// Why.
         problem: String,
     },
+    /// A file that the lock pins cannot be had.
+    #[error("{name} cannot be read")]
+    File {
+        /// The file.
+        name: String,
+        /// Why.
+        source: Box<TransferError>,
+    },
+    /// The ConfigMap of sample image streams is malformed.
+    #[error("the sample image streams cannot be read")]
+    Samples(#[from] ConfigErrors),
     /// Too many signatures for one object.
     #[error("the signatures do not fit")]
     Signatures(#[from] MapError),
@@ -136,9 +149,10 @@ impl Hint for EmitError {
         match self {
             Self::Place(source) => source.hint(),
             Self::Name(source) => source.hint(),
-            Self::Signature { .. } | Self::Template { .. } | Self::Chart { .. } => {
-                Some("run `imgbuild build` first".to_owned())
-            }
+            Self::Signature { .. }
+            | Self::Template { .. }
+            | Self::Chart { .. }
+            | Self::File { .. } => Some("run `imgbuild build` first".to_owned()),
             Self::Object { .. } => {
                 Some("set targetCatalog or targetTag for this catalog".to_owned())
             }
@@ -148,10 +162,23 @@ impl Hint for EmitError {
 }
 
 /// The compiled tables that documents may repeat over.
-pub const TABLES: [&str; 4] = ["digest-mirrors", "tag-mirrors", "signatures", "catalogs"];
+pub const TABLES: [&str; 6] = [
+    "built",
+    "catalogs",
+    "digest-mirrors",
+    "sample-streams",
+    "signatures",
+    "tag-mirrors",
+];
 
 /// Largest template of a CatalogSource that is read.
 const TEMPLATE_LIMIT: u64 = 1 << 20;
+
+/// The rule by which the ConfigMap of sample image streams is pinned.
+const SAMPLES: &str = "samples";
+
+/// Largest ConfigMap that is read; an API server takes none above 1 MiB.
+const CONFIG_MAP_LIMIT: u64 = 4 << 20;
 
 /// The images of a lock that mirror sets may list, each with its place.
 ///
@@ -229,6 +256,8 @@ pub fn documents(
                 }
                 Some("signatures") => signature_rows(lock, source)?,
                 Some("catalogs") => catalog_rows(lock, built, rules, source, destination, layout)?,
+                Some("built") => built_rows(lock, built, rules, rule, destination, layout)?,
+                Some("sample-streams") => sample_rows(lock, &images, source, destination)?,
                 Some(table) => {
                     return Err(EmitError::Table {
                         rule: rule.name.clone(),
@@ -257,7 +286,7 @@ pub fn documents(
                     .map_err(hole)?
                     .unwrap_or_default();
                 if !is_plain_file(&file) {
-                    return Err(EmitError::File {
+                    return Err(EmitError::FileName {
                         rule: rule.name.clone(),
                         file,
                     });
@@ -298,6 +327,44 @@ pub fn documents(
     Ok(texts)
 }
 
+/// The one row `{skipped}` with the sample image streams that do not have all of their images at their own paths, or none
+/// if no samples were asked for.
+fn sample_rows(
+    lock: &Lock,
+    images: &[Mirrored],
+    source: &dyn Source,
+    destination: &Destination,
+) -> Result<Vec<Value>, EmitError> {
+    let mut rows = Vec::new();
+    for file in &lock.files {
+        if file.want.text("rule") != Some(SAMPLES) {
+            continue;
+        }
+        let bytes =
+            read(source, &file.file, CONFIG_MAP_LIMIT).map_err(|source| EmitError::File {
+                name: file.reference.clone(),
+                source: Box::new(source),
+            })?;
+        let samples = parse_samples(&bytes, &file.reference)?;
+        let is_here = |name: &ImageName| match name {
+            ImageName::Layout(_) => false,
+            // The operator replaces the registry and keeps the path.
+            ImageName::Registry(name) => images.iter().any(|image| {
+                image.origin == *name
+                    && image.destination.path() == destination.join(name.repository.path())
+            }),
+        };
+        let skipped: BTreeSet<&str> = samples
+            .iter()
+            .filter(|sample| !is_here(&sample.image))
+            .map(|sample| sample.imagestream.as_str())
+            .collect();
+        let skipped = skipped.into_iter().map(Value::from).collect();
+        rows.push(Value::map([("skipped", Value::List(skipped))]));
+    }
+    Ok(rows)
+}
+
 /// The rows with a `mirrorSourcePolicy` in each entry, where the destination has one.
 fn with_policy(mut rows: Vec<Value>, destination: &Destination) -> Vec<Value> {
     let policy = match destination.asks_source {
@@ -317,6 +384,60 @@ fn with_policy(mut rows: Vec<Value>, destination: &Destination) -> Vec<Value> {
         }
     }
     rows
+}
+
+/// A row `{image, payloads}` for every image that a rule had made here: its name at the destination, by digest, and the
+/// repository that release payloads have there.
+fn built_rows(
+    lock: &Lock,
+    built: &[Built],
+    rules: &Rules,
+    rule: &Rule,
+    destination: &Destination,
+    layout: &Layout,
+) -> Result<Vec<Value>, EmitError> {
+    let of_rule: Vec<&Built> = built
+        .iter()
+        .filter(|built| {
+            lock.find(&built.owner)
+                .and_then(|block| rule_of(&block, rules))
+                .is_some_and(|own| own.name == rule.name)
+        })
+        .collect();
+    if of_rule.is_empty() {
+        return Ok(Vec::new());
+    }
+    let placements = placements(lock, built, rules, layout)?;
+    let repository = |path: &str| {
+        let path = layout.limit(&destination.join(path));
+        crate::reference::Repository::new(&destination.registry, &path)
+    };
+    let payload = lock
+        .releases
+        .iter()
+        .flat_map(|release| &release.payloads)
+        .next()
+        .and_then(|payload| {
+            placements
+                .iter()
+                .find(|placement| placement.digest == payload.pin.digest)
+        });
+    let payloads = repository(payload.map_or(PAYLOAD_REPOSITORY, |payload| &payload.path))?;
+    let mut rows = Vec::new();
+    for built in of_rule {
+        let owner = built.owner.to_string();
+        let placed = placements
+            .iter()
+            .filter(|placement| placement.owner == owner && placement.digest == built.blob.digest);
+        for placement in placed {
+            let image = format!("{}@{}", repository(&placement.path)?, placement.digest);
+            rows.push(Value::map([
+                ("image", image.into()),
+                ("payloads", payloads.to_string().into()),
+            ]));
+        }
+    }
+    Ok(rows)
 }
 
 /// The one row `{data}` with every signature of a release payload, or none if there are none.

@@ -46,6 +46,7 @@ use crate::run::built::{self, BuildError, Built};
 use crate::run::each;
 use crate::run::event::{Event, Observer, advice, joined_advice};
 use crate::run::resolve::release::{Unsigned, verify_pinned};
+use crate::run::resolve::signed::{self, Unvouched};
 use crate::run::resolve::{placements, roots};
 use crate::step::place::{Destination, Layout, PlaceError, refuse_collisions};
 use crate::step::rule::{RuleError, Rules};
@@ -223,6 +224,9 @@ pub enum ImportError {
     /// A signature that the lock pins does not hold.
     #[error("a carried release cannot be trusted")]
     Signature(#[from] Unsigned),
+    /// An image that must be signed is not.
+    #[error("a carried image cannot be trusted")]
+    Unvouched(#[from] Unvouched),
     /// The plan cannot be made.
     #[error("the carried lock cannot be planned")]
     Plan(#[from] PlanError),
@@ -316,6 +320,7 @@ impl ImportError {
                 | Self::Unrelated { .. }
                 | Self::RuleFile { .. }
                 | Self::Signature(_)
+                | Self::Unvouched(_)
                 | Self::Head { .. }
                 | Self::Closure { .. }
                 | Self::Archive(_)
@@ -1267,15 +1272,34 @@ fn vouch(
     if !missing.is_empty() {
         return Ok(missing);
     }
-    verify_pinned(&prepared.lock, &prepared.rules, request.store, &|digest| {
+    let file = |digest: &Digest| {
         let size = request.store.size_of(digest).ok()??;
         let blob = Blob {
             digest: *digest,
             size,
         };
         crate::store::read(request.store, &blob, 1 << 20).ok()
-    })?;
-    Ok(missing)
+    };
+    verify_pinned(&prepared.lock, &prepared.rules, request.store, &file)?;
+    // Those that lie beside images are images themselves, and may go by without being stored.
+    let either = Either(request.store, blobs);
+    let (_, unvouched) = signed::verify_pinned(&prepared.lock, &prepared.rules, &either, &file);
+    match unvouched.into_iter().next() {
+        None => Ok(missing),
+        Some(first) => Err(first.into()),
+    }
+}
+
+/// Two places that bytes may be in.
+struct Either<'a>(&'a dyn Source, &'a dyn Source);
+
+impl Source for Either<'_> {
+    fn open(&self, blob: &Blob, from: u64) -> io::Result<Option<Box<dyn Read + Send + '_>>> {
+        match self.0.open(blob, from)? {
+            None => self.1.open(blob, from),
+            found => Ok(found),
+        }
+    }
 }
 
 /// Brings what is no part of an image into the store; answers what is nowhere.

@@ -21,6 +21,8 @@ mod catalog;
 mod generate;
 mod layer;
 mod place;
+mod release;
+mod signer;
 #[cfg(test)]
 mod tests;
 mod upstream;
@@ -32,6 +34,8 @@ use std::path::PathBuf;
 pub use catalog::{Catalog, Operator};
 pub use generate::Spec;
 pub use layer::{Compression, Content, Layer, Member};
+pub use release::{Product, Release, graph};
+pub use signer::Signer;
 pub use upstream::Upstream;
 pub use world::{Form, Published, World};
 

@@ -263,9 +263,13 @@ impl Serialize for Tree<'_> {
 /// Never for values of [`Value`]; the type is serde's.
 pub fn yaml_stream(documents: &[Value]) -> Result<String, serde_saphyr::ser::Error> {
     let mut out = String::new();
+    // A name stands on one line, however long it is: people look for it there.
+    let options = serde_saphyr::ser_options! {
+        folded_wrap_chars: usize::MAX,
+    };
     for document in documents {
         out.push_str("---\n");
-        let text = serde_saphyr::to_string(&Tree(document))?;
+        let text = serde_saphyr::to_string_with_options(&Tree(document), options.clone())?;
         out.push_str(text.trim_end());
         out.push('\n');
     }

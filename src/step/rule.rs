@@ -62,7 +62,7 @@ use crate::digest::Digest;
 use crate::hint::Hint;
 
 /// The rules that come with the program: name and text.
-pub const EMBEDDED: [(&str, &str); 8] = [
+pub const EMBEDDED: [(&str, &str); 9] = [
     (
         "additional-image",
         include_str!("../../rules/additional-image.toml"),
@@ -83,6 +83,7 @@ pub const EMBEDDED: [(&str, &str); 8] = [
         include_str!("../../rules/operator-catalog.toml"),
     ),
     ("release", include_str!("../../rules/release.toml")),
+    ("samples", include_str!("../../rules/samples.toml")),
 ];
 
 /// Largest rule file that is read.

@@ -298,3 +298,63 @@ fn what_was_not_vetted_is_refused_by_name() {
         ))
         .done();
 }
+
+#[test]
+fn pinned_graph_data_block_edges_for_an_enclave_too() {
+    let enterprise = Enterprise::new();
+    let site = &enterprise.site;
+    let shortest = |name: &str, lock: &str| -> Vec<String> {
+        enterprise.enclave(name, &channels(&["stable-4.16 4.16.0 4.16.2 shortestPath"]));
+        enterprise
+            .run(&format!("lock -c {name}.yaml --within {lock}"))
+            .done();
+        let text = site.read(format!("lockfiles/{name}.lock.toml"));
+        let versions = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("version = \""));
+        versions
+            .map(|rest| rest.trim_end_matches('"').to_owned())
+            .collect()
+    };
+    assert_eq!(
+        shortest("open", "first.lock.toml"),
+        ["4.16.0", "4.16.2"],
+        "releases propose the edge"
+    );
+    let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(
+        Vec::new(),
+        flate2::Compression::fast(),
+    ));
+    for (path, text) in [
+        ("./version", "1.1.0\n"),
+        (
+            "./channels/stable-4.16.yaml",
+            "name: stable-4.16\nversions:\n- 4.16.0\n- 4.16.1\n- 4.16.2\n",
+        ),
+        (
+            "./blocked-edges/4.16.2-broken.yaml",
+            "to: 4.16.2\nfrom: 4[.]16[.]0[+].*\n",
+        ),
+    ] {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, path, text.as_bytes()).unwrap();
+    }
+    let data = tar.into_inner().unwrap().finish().unwrap();
+    site.write("graph-data.tar.gz", &data);
+    site.write(
+        "data.lock.toml",
+        format!(
+            "{}\n[[file]]\nref = \"graph-data.tar.gz\"\nwant = {{ rule = \"graph-data\" }}\nfile = \"{}\"\nsize = {}\n",
+            site.read("first.lock.toml"),
+            Digest::of(&data),
+            data.len()
+        ),
+    );
+    assert_eq!(
+        shortest("blocked", "data.lock.toml"),
+        ["4.16.0", "4.16.1", "4.16.2"],
+        "the edge is blocked, so the path is longer"
+    );
+}

@@ -237,15 +237,17 @@ impl World {
 
     /// The components of a release: two in three are those of the release before.
     pub(crate) fn components(&self, number: u64) -> BTreeMap<String, Digest> {
-        (0..COMPONENTS)
+        self.parts(COMPONENTS, |component| (number + component) / 3)
+    }
+
+    /// So many components, each in the state that it is in: the same state is the same image.
+    pub(crate) fn parts(&self, count: u64, state: impl Fn(u64) -> u64) -> BTreeMap<String, Digest> {
+        (0..count)
             .map(|component| {
-                let state = (number + component) / 3;
+                let seed = 1000 + component * 100 + state(component);
                 let layers = [
                     self.layer(&[("base", noise(component % 5, 4000))], false),
-                    self.layer(
-                        &[("own", noise(1000 + component * 100 + state, 2000))],
-                        false,
-                    ),
+                    self.layer(&[("own", noise(seed, 2000))], false),
                 ];
                 let blob = self.image(ART, "amd64", &layers);
                 (format!("part-{component:02}"), blob.digest)
@@ -290,10 +292,20 @@ impl World {
 
     /// Makes a release and signs it.
     pub(crate) fn release(&self, number: u64, version: &str, previous: &[&str]) -> Made {
-        let components = self.components(number);
+        self.release_of(version, self.components(number), previous, number % 2 == 1)
+    }
+
+    /// Makes a release of these components and signs it.
+    pub(crate) fn release_of(
+        &self,
+        version: &str,
+        components: BTreeMap<String, Digest>,
+        previous: &[&str],
+        zstd: bool,
+    ) -> Made {
         let recipe = Recipe {
             previous,
-            zstd: number % 2 == 1,
+            zstd,
             ..Recipe::default()
         };
         let payload = self.payload(version, &components, &recipe).digest;

@@ -822,8 +822,9 @@ fn near(graph: &Graph, version: &Version) -> Vec<Version> {
     below.into_iter().chain(above).cloned().collect()
 }
 
-/// The channels whose names are most like `channel`.
-fn similar(channel: &str, graphs: &BTreeMap<String, Graph>, known: &[String]) -> Vec<String> {
+/// The channels whose names are most like `channel`: of those that are known, and those that releases say they are in.
+#[must_use]
+pub fn similar(channel: &str, graphs: &BTreeMap<String, Graph>, known: &[String]) -> Vec<String> {
     let mut names: BTreeSet<&str> = known.iter().map(String::as_str).collect();
     for (name, graph) in graphs {
         if !graph.releases().is_empty() {

@@ -26,6 +26,13 @@ pub fn answer(expected: &Expected, means: &Means<'_>) -> Result<Found, Vec<Probl
             .ok_or_else(|| one(Problem::new(format!("{reference} is not at hand"))))?;
         means.keep(bytes).map_err(one)?
     } else {
+        let services = &means.resolver().services;
+        if let (Some(advice), None) = (services.withheld.get(reference), means.within()) {
+            return Err(one(Problem::new(format!(
+                "{reference} is not asked where another update service is in charge (UPDATE_URL_OVERRIDE)"
+            ))
+            .hint(advice.as_str())));
+        }
         let bytes = means
             .get(&Address::plain(reference.as_str()))
             .map_err(one)?

@@ -30,6 +30,7 @@ use super::within::{self, Vetted};
 use super::{Expected, Found};
 use crate::canon::Value;
 use crate::digest::Digest;
+use crate::hint::Hint as _;
 use crate::oci::{Descriptor, PlatformName};
 use crate::openshift::graph::Graph;
 use crate::openshift::graph::choose::{self, Note, Options, Product, Selection};
@@ -76,6 +77,8 @@ pub struct Services {
     pub signatures: Vec<String>,
     /// Which versions count when the head and the first release of a channel are looked for; all, if not given.
     pub counted: Option<Regex>,
+    /// Addresses that are not asked, each with what can be done instead.
+    pub withheld: BTreeMap<String, String>,
 }
 
 impl Default for Services {
@@ -85,6 +88,7 @@ impl Default for Services {
             okd_graph: OKD_GRAPH_URL.to_owned(),
             signatures: Vec::new(),
             counted: None,
+            withheld: BTreeMap::new(),
         }
     }
 }
@@ -486,7 +490,21 @@ fn select(
     };
     let mut graphs = BTreeMap::new();
     for want in &wants {
-        let graph = graph(&want.channel, wish, means)?;
+        let graph = graph(&want.channel, wish, means).map_err(|mut problem| {
+            if problem.hint.is_none() {
+                problem.hint = there_is(&want.channel, wish, means);
+            }
+            problem
+        })?;
+        if graph.releases().is_empty() {
+            let error = choose::ChooseError::NoReleases {
+                channel: want.channel.clone(),
+                near: Vec::new(),
+            };
+            let mut problem = Problem::of(&error);
+            problem.hint = there_is(&want.channel, wish, means);
+            return Err(problem);
+        }
         graphs.insert(want.channel.clone(), graph);
     }
     let failed = |error: choose::ChooseError| Problem::of(&error);
@@ -521,6 +539,45 @@ fn select(
     let mut seen = BTreeSet::new();
     risks.retain(|risk| seen.insert(risk.name.clone()));
     Ok((selection, risks))
+}
+
+/// Which channels there are that are called much like one that is not. A service lists none, so those are asked for
+/// that a slip of the finger away lie.
+fn there_is(channel: &str, wish: &Wish, means: &Means<'_>) -> Option<String> {
+    let (prefix, minor) = channel.rsplit_once('-')?;
+    let (major, minor) = minor.split_once('.')?;
+    let number: u32 = minor.parse().ok()?;
+    let swapped: String = minor.chars().rev().collect();
+    let mut minors = vec![minor.to_owned(), swapped, (number + 1).to_string()];
+    minors.extend(number.checked_sub(1).map(|before| before.to_string()));
+    let prefixes = [prefix, "stable", "fast", "candidate", "eus"];
+    let mut names: BTreeSet<String> = minors
+        .iter()
+        .map(|minor| format!("{prefix}-{major}.{minor}"))
+        .collect();
+    names.extend(
+        prefixes
+            .iter()
+            .map(|prefix| format!("{prefix}-{major}.{minor}")),
+    );
+    names.remove(channel);
+    let names: Vec<String> = names.into_iter().collect();
+    let found = means
+        .gather(names.len(), names.len(), |index| {
+            graph(&names[index], wish, means).ok()
+        })
+        .ok()?;
+    let graphs: BTreeMap<String, Graph> = names
+        .into_iter()
+        .zip(found)
+        .filter_map(|(name, graph)| Some((name, graph?)))
+        .collect();
+    let near = choose::similar(channel, &graphs, &[]);
+    choose::ChooseError::NoReleases {
+        channel: channel.to_owned(),
+        near,
+    }
+    .hint()
 }
 
 /// The graph of a channel, as the update service shows it to one architecture.
@@ -988,10 +1045,27 @@ pub fn verify_pinned(
     source: &dyn Source,
     file: &dyn Fn(&Digest) -> Option<Vec<u8>>,
 ) -> Result<usize, Unsigned> {
+    let (count, mut wrong) = unsigned(lock, rules, source, file);
+    if wrong.is_empty() {
+        Ok(count)
+    } else {
+        Err(wrong.swap_remove(0))
+    }
+}
+
+/// The same for all of them: how many are vouched for, and which are not.
+#[must_use]
+pub fn unsigned(
+    lock: &Lock,
+    rules: &Rules,
+    source: &dyn Source,
+    file: &dyn Fn(&Digest) -> Option<Vec<u8>>,
+) -> (usize, Vec<Unsigned>) {
     let looks = rules
         .recording(crate::step::rule::BlockKind::Release)
         .is_some_and(|rule| rule.has_step(Kind::FindSignature));
     let mut count = 0;
+    let mut wrong = Vec::new();
     for release in lock.releases.iter().filter(|_| looks) {
         let settings = release.want.settings();
         let policy = policy(settings);
@@ -1008,12 +1082,19 @@ pub fn verify_pinned(
                 if policy == Policy::Warn {
                     continue;
                 }
-                return Err(unsigned("no signature is pinned".to_owned()));
+                wrong.push(unsigned("no signature is pinned".to_owned()));
+                continue;
             }
-            let (ring, keys) = ring(settings, &|digest| {
+            let ring = ring(settings, &|digest| {
                 file(digest).map(|bytes| (digest.to_string(), bytes))
-            })
-            .map_err(|problem| unsigned(problem.text))?;
+            });
+            let (ring, keys) = match ring {
+                Ok(found) => found,
+                Err(problem) => {
+                    wrong.push(unsigned(problem.text));
+                    continue;
+                }
+            };
             let mut reasons = Vec::new();
             let mut holds = false;
             for signature in &payload.pin.signatures {
@@ -1035,13 +1116,14 @@ pub fn verify_pinned(
                     Err(reason) => reasons.push(format!("{}: {reason}", signature.from)),
                 }
             }
-            if !holds {
-                return Err(unsigned(format!("with {keys}, {}", reasons.join("; "))));
+            if holds {
+                count += 1;
+            } else {
+                wrong.push(unsigned(format!("with {keys}, {}", reasons.join("; "))));
             }
-            count += 1;
         }
     }
-    Ok(count)
+    (count, wrong)
 }
 
 /// The number in the name of a signature (`signature-3`).

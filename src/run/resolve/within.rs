@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! a name           -> the digest that the other lock pins for it         image, catalog, chart, release by reference
-//! an update graph  -> the pinned payloads, with the edges that they state themselves (or that an update service of
-//!                     the first hop states, of which only pinned payloads are seen)
+//! an update graph  -> the pinned payloads, with the edges that they state themselves, less those that pinned graph data
+//!                     block (or as an update service of the first hop states it, of which only pinned payloads count)
+//! a chart          -> the pinned chart whose version fits, with such of its images as are pinned
 //! a plain file     -> the file that it pins
 //! a signature      -> those that it pins
 //! anything else    -> a problem that names it
@@ -17,22 +18,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io::{self, Read};
+
+use flate2::read::MultiGzDecoder;
 
 use super::means::{FILE_LIMIT, Means, Problem};
 use super::{Expected, copied};
+use crate::chart::semver::{Constraint, Version as Semver};
 use crate::digest::Digest;
 use crate::oci::PlatformName;
 use crate::openshift::graph::Graph;
 use crate::openshift::graph::choose::Product;
-use crate::openshift::graph::data::candidates;
+use crate::openshift::graph::data::{GraphData, candidates};
 use crate::openshift::payload::{
     FILE_LIMIT as PAYLOAD_FILE_LIMIT, IMAGE_REFERENCES, Payload as Contents, RELEASE_METADATA,
 };
 use crate::openshift::release::Architecture;
 use crate::plan::key::{BlockKey, ReleaseName};
 use crate::plan::lock::{
-    Block as LockBlock, Catalog, Chart, ChartSource, Lock, NewBlock, Origin as PinOrigin, Payload,
-    Pin, Release, Signature, Want,
+    Block as LockBlock, Catalog, Chart, ChartSource, File, Lock, NewBlock, Origin as PinOrigin,
+    Payload, Pin, Release, Signature, Want,
 };
 use crate::reference::ImageName;
 use crate::step::{Address, Origin};
@@ -40,6 +45,12 @@ use crate::store::{Blob, read};
 
 /// What joins the names of channels in the name of the path across them.
 const ACROSS: char = '+';
+
+/// The rule by which graph data are pinned.
+const GRAPH_DATA: &str = "graph-data";
+
+/// How a file that gzip made begins.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// Another lock, as the only one that answers.
 pub struct Vetted<'a> {
@@ -121,12 +132,6 @@ impl<'a> Vetted<'a> {
             }
         }
         vetted
-    }
-
-    /// The charts of that name that the other lock pins, in its order.
-    pub(super) fn charts<'s>(&'s self, reference: &'s str) -> impl Iterator<Item = &'a Chart> + 's {
-        let charts = self.lock.charts.iter();
-        charts.filter(move |chart| chart.reference == reference)
     }
 
     fn admit(&mut self, pin: &Pin) {
@@ -422,9 +427,82 @@ impl<'a> Vetted<'a> {
                     .map_err(|problem| problem.about(&label))?,
             );
         }
-        candidates(&described)
-            .map(crate::openshift::graph::Graph::without_architectures)
-            .map_err(|error| Problem::of(&error).about(format!("channel {channel}")))
+        let about = |problem: Problem| problem.about(format!("channel {channel}"));
+        let graph = candidates(&described).map_err(|error| about(Problem::of(&error)))?;
+        // What the vendor blocks among the edges that releases propose, where that was vetted too.
+        let data = match product {
+            Product::Ocp => self.graph_data(means).map_err(about)?,
+            Product::Okd => None,
+        };
+        match data {
+            Some(data) => data
+                .apply(graph)
+                .map(|graph| graph.channel(channel, architecture.name()))
+                .map_err(|error| about(Problem::of(&error))),
+            None => Ok(graph.without_architectures()),
+        }
+    }
+
+    /// The graph data that the other lock pins.
+    fn graph_data(&self, means: &Means<'_>) -> Result<Option<GraphData>, Problem> {
+        let is_data = |file: &&File| file.want.text("rule") == Some(GRAPH_DATA);
+        let Some(file) = self.lock.files.iter().find(is_data) else {
+            return Ok(None);
+        };
+        let bytes = self.get(&Address::plain(file.reference.as_str()), means)?;
+        let failed =
+            |error: io::Error| Problem::new(format!("{} cannot be read: {error}", file.reference));
+        let plain: Box<dyn Read> = if bytes.starts_with(&GZIP) {
+            Box::new(MultiGzDecoder::new(bytes.as_slice()))
+        } else {
+            Box::new(bytes.as_slice())
+        };
+        let mut archive = tar::Archive::new(plain.take(FILE_LIMIT));
+        let mut files = Vec::new();
+        for entry in archive.entries().map_err(failed)? {
+            let mut entry = entry.map_err(failed)?;
+            if !entry.header().entry_type().is_file() {
+                continue;
+            }
+            let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            let mut content = Vec::new();
+            entry.read_to_end(&mut content).map_err(failed)?;
+            files.push((path, content));
+        }
+        let files = files
+            .iter()
+            .map(|(path, content)| (path.as_str(), content.as_slice()));
+        GraphData::read(files)
+            .map(Some)
+            .map_err(|error| Problem::of(&error).about(&file.reference))
+    }
+
+    /// The chart that answers a request for one: the same request's, else that of the highest version that fits.
+    ///
+    /// # Errors
+    /// If the other lock pins no such chart, or the version is malformed.
+    pub fn chart(&self, reference: &str, version: Option<&str>) -> Result<&'a Chart, Problem> {
+        let charts = || {
+            let charts = self.lock.charts.iter();
+            charts.filter(|chart| chart.reference == reference)
+        };
+        if let Some(chart) = charts().find(|chart| chart.want.text("version") == version) {
+            return Ok(chart);
+        }
+        let constraint = Constraint::parse(version.unwrap_or("*"))
+            .map_err(|error| Problem::new(error.to_string()).about(reference))?;
+        let fitting = charts().filter_map(|chart| {
+            let own = Semver::parse(chart.version.as_deref()?).ok()?;
+            constraint.check(&own).then_some((own, chart))
+        });
+        let highest = fitting.max_by(|(left, _), (right, _)| left.compare(right));
+        highest.map(|(_, chart)| chart).ok_or_else(|| {
+            let what = version.map_or_else(
+                || format!("chart {reference}"),
+                |version| format!("chart {reference} {version}"),
+            );
+            self.unknown(&what)
+        })
     }
 
     /// The part of a graph whose payloads are pinned here.
