@@ -175,7 +175,7 @@ fn a_lock_names_what_is_selected_and_a_second_one_reads_nothing() {
         &[],
         &["name: alpha", "{name: delta, minVersion: 3.0.0}"],
     );
-    near.lock().says(&["7 pins, 7 made, 0 kept"]);
+    near.lock().says(&["7 pins: 7 new, 0 moved, 0 the same"]);
     let lock = near.lock_text();
     let found = packages(&lock);
     assert_eq!(
@@ -1051,5 +1051,5 @@ fn a_look_at_a_catalog_shows_packages_channels_and_versions() {
         "list operators --catalog {name} --package alpha --versions"
     ))
     .done()
-    .says(&["SIZE OF HEAD", "1.0.0 1.1.0 1.2.0", "KiB", "unknown"]);
+    .says(&["SIZE OF HEAD", "1.0.0 1.1.0 1.2.0", "kB", "unknown"]);
 }

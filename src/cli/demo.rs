@@ -523,14 +523,14 @@ fn chart(story: &Story<'_>) -> Result<String, Failure> {
     )?;
     story.write(
         &format!("{folder}/values.yaml"),
-        &format!(
+        format!(
             "web:\n  image: {{registry: {UPSTREAM}, repository: shop/web, tag: stable}}\n\
              databaseImage: {UPSTREAM}/db/postgres:16\n"
         ),
     )?;
     story.write(
         &format!("{folder}/templates/web.yaml"),
-        &format!(
+        format!(
             "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  template:\n    spec:\n      \
              initContainers:\n      - image: {UPSTREAM}/tools/cli:latest\n      containers:\n      \
              {{{{- with .Values.web.image }}}}\n      - image: {{{{ printf \"%s/%s:%s\" .registry .repository .tag }}}}\n      \

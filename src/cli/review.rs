@@ -35,10 +35,12 @@ use super::ui::{self, Failure, Progress, count, remark, say};
 use crate::archive::read::Blobs;
 use crate::archive::{FileName, Set, Stream};
 use crate::canon::Key;
+use crate::chart::survey::Needed;
 use crate::config::{self, ImageSet, parse_size};
 use crate::deliver::attest;
 use crate::deliver::audit::{self, AuditError};
 use crate::deliver::bill;
+use crate::deliver::charts::file_of;
 use crate::deliver::emit::replace;
 use crate::deliver::head::AdoptedHead;
 use crate::deliver::registry::RegistryTarget;
@@ -49,7 +51,7 @@ use crate::plan::diff;
 use crate::plan::graph::Plan;
 use crate::plan::key::BlockKey;
 use crate::plan::lines::lines;
-use crate::plan::lock::{Block as LockBlock, Lock, Origin as PinOrigin, Pin};
+use crate::plan::lock::{Block as LockBlock, Chart, Lock, Origin as PinOrigin, Pin};
 use crate::plan::policy::{self, Policy, Violation};
 use crate::plan::{merge, text, why};
 use crate::reference::{ImageName, LayoutName, Reference, Repository, Tag};
@@ -542,6 +544,8 @@ struct Why {
     path: Vec<why::Hop>,
     /// The bundles that list it, and what each calls it.
     bundles: Vec<(String, String)>,
+    /// How a chart names it: as it is written, by what it was found, and where.
+    charted: Vec<Needed>,
 }
 
 /// `imgbuild why`
@@ -582,6 +586,10 @@ pub(super) fn why(site: &Site, arguments: &WhyArguments) -> Result<u8, Failure> 
                 }
                 _ => Vec::new(),
             },
+            charted: match (lock.find(&reason.block), reason.pin) {
+                (Some(LockBlock::Chart(chart)), Some(pin)) => charted(site, &lock, chart, pin),
+                _ => Vec::new(),
+            },
         })
         .collect();
     let mut absent = 0;
@@ -610,6 +618,7 @@ pub(super) fn why(site: &Site, arguments: &WhyArguments) -> Result<u8, Failure> 
                     image: trace.found().to_string(),
                     path: trace.hops,
                     bundles: Vec::new(),
+                    charted: Vec::new(),
                 }),
         );
     } else if arguments.deep && answers.iter().all(|answer| answer.bundles.is_empty()) {
@@ -669,6 +678,17 @@ fn bundles_of(site: &Site, lock: &Lock, key: &BlockKey, pin: &Pin) -> Vec<(Strin
     }
 }
 
+/// How a chart names a pin, as far as the store remembers.
+fn charted(site: &Site, lock: &Lock, chart: &Chart, pin: &Pin) -> Vec<Needed> {
+    let Ok(Some(store)) = store_if_any(site) else {
+        return Vec::new();
+    };
+    match file_of(chart, &store) {
+        Ok(file) => resolve::chart::found(chart, file, pin, lock, &store),
+        Err(_) => Vec::new(),
+    }
+}
+
 fn print_why(
     site: &Site,
     arguments: &WhyArguments,
@@ -703,6 +723,9 @@ fn print_why(
                         .collect();
                     row["bundles"] = json!(bundles);
                 }
+                if !answer.charted.is_empty() {
+                    row["found"] = json!(answer.charted);
+                }
                 row
             })
             .collect();
@@ -728,6 +751,16 @@ fn print_why(
         say(format!("{indent}  {}  {}", answer.role, answer.image));
         for hop in answer.path.iter().rev().skip(1) {
             say(format!("{indent}    of {}  {}", hop.role, hop.blob.digest));
+        }
+        for needed in &answer.charted {
+            let Needed {
+                reference,
+                by,
+                place,
+            } = needed;
+            say(format!(
+                "{indent}    found by {by}: {place}, as {reference}"
+            ));
         }
         for (bundle, name) in &answer.bundles {
             if name.is_empty() {
@@ -876,6 +909,13 @@ pub(super) fn audit(
         Err(error) => return Err(cannot("read the chain", &chain_path, &error)),
     };
     let created = created(arguments)?;
+    if arguments.archives.is_empty() && !arguments.seals.require_seal.is_empty() {
+        return Err(Failure::new(
+            ui::USAGE,
+            "--require-seal is about archives, and none are named",
+        )
+        .hint("add --archives DIR"));
+    }
     let keys = trust::public_keys(&arguments.by)?;
     let secret = trust::secret_keys(arguments.attest.as_slice())?;
     let place = arguments
@@ -901,6 +941,12 @@ pub(super) fn audit(
         site.common.events.as_deref(),
     )?;
     let observer = |event: Event| progress.observe(event);
+    let trusted = trust::public_keys(&arguments.seals.require_seal)?;
+    let trusted = trust::trust(
+        &trusted,
+        &arguments.seals.require_seal,
+        arguments.seals.threshold,
+    )?;
     let report = audit::audit(&audit::Subject {
         lock: &lock_bytes,
         store: &store,
@@ -918,12 +964,15 @@ pub(super) fn audit(
                 layout: &shape,
                 workers: usize::from(site.common.jobs),
             }),
+        archives: &arguments.archives,
+        trust: trusted.as_ref(),
         observer: &observer,
         stop,
     });
     progress.finish();
     let report = report.map_err(|error| match &error {
         AuditError::Stopped => Failure::of(ui::INCOMPLETE, &error, None),
+        AuditError::Work(_) => Failure::of(ui::ERROR, &error, None),
         AuditError::Store(source) => Failure::of(ui::ERROR, &error, source.hint()),
     })?;
     // What is not sound is no bill of anything; its findings are said below.
@@ -1329,6 +1378,10 @@ impl Names for Watched<'_> {
         self.seen(self.names.get(address, limit))
     }
 
+    fn referrers(&self, repository: &Repository, digest: &Digest) -> io::Result<Vec<Digest>> {
+        self.seen(self.names.referrers(repository, digest))
+    }
+
     fn tags(&self, repository: &Repository) -> io::Result<Option<Vec<Tag>>> {
         self.seen(self.names.tags(repository))
     }
@@ -1595,6 +1648,26 @@ impl<'a> Replay<'a> {
 }
 
 impl Names for Replay<'_> {
+    fn referrers(&self, repository: &Repository, digest: &Digest) -> io::Result<Vec<Digest>> {
+        let question = Observe::Referrers(repository.clone(), *digest).to_string();
+        let Some(Some(list)) = self.answers.get(&question) else {
+            return Err(io::Error::other(Unheard {
+                path: self.path.clone(),
+            }));
+        };
+        let gone = || io::Error::other(format!("{list}, the answer to it, is not in the store"));
+        let size = self.store.size_of(list).map_err(io::Error::from)?;
+        let blob = Blob {
+            digest: *list,
+            size: size.ok_or_else(gone)?,
+        };
+        let bytes = read(self.store, &blob, MANIFEST_LIMIT).map_err(io::Error::other)?;
+        let text = String::from_utf8_lossy(&bytes);
+        text.lines()
+            .map(|line| line.parse().map_err(|_| gone()))
+            .collect()
+    }
+
     fn resolve(&self, name: &ImageName) -> io::Result<Option<Answer>> {
         self.answer(name)
     }
