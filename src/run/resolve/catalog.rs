@@ -47,7 +47,7 @@ use rayon::prelude::*;
 
 pub use served::{Seen, askers, look, recipe, selected};
 
-use super::means::{Means, Named, Problem};
+use super::means::{Means, Named, Problem, Stored};
 use super::{Expected, Found};
 use crate::canon::Value;
 use crate::digest::Digest;
