@@ -93,10 +93,6 @@ impl Memo for Afresh<'_> {
 }
 
 impl Depot for Afresh<'_> {
-    fn scratch(&self) -> io::Result<std::fs::File> {
-        tempfile::tempfile()
-    }
-
     fn size_of(&self, digest: &Digest) -> io::Result<Option<u64>> {
         Ok(self
             .store
