@@ -151,9 +151,10 @@ impl Hint for EmitError {
         match self {
             Self::Place(source) => source.hint(),
             Self::Name(source) => source.hint(),
-            Self::Signature { .. } | Self::Template { .. } | Self::Chart { .. } => {
-                Some("run `imgbuild build` first".to_owned())
-            }
+            Self::Signature { .. }
+            | Self::Template { .. }
+            | Self::Chart { .. }
+            | Self::Pinned { .. } => Some("run `imgbuild build` first".to_owned()),
             Self::Object { .. } => {
                 Some("set targetCatalog or targetTag for this catalog".to_owned())
             }
