@@ -41,3 +41,4 @@ mod releases;
 mod review;
 mod signed;
 mod site;
+mod takeover;

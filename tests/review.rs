@@ -10,7 +10,9 @@ use std::sync::Arc;
 use serde_json::json;
 
 use imgbuild::canon::Key;
-use imgbuild::demo::{Compression, Form, Member, Product, Release, Signer, Upstream, World};
+use imgbuild::demo::{
+    Catalog, Compression, Form, Member, Operator, Product, Release, Signer, Upstream, World,
+};
 use imgbuild::digest::Digest;
 use imgbuild::oci::Platform;
 use imgbuild::registry::server::{Options, Repositories, Server};
@@ -972,6 +974,28 @@ fn example_world() -> World {
             .unwrap();
         base.insert(architecture, layer);
     }
+    let catalog = Catalog {
+        host: "registry.redhat.io",
+        repository: "redhat/redhat-operator-index",
+        tag: "v4.16",
+        form: Form::Oci,
+        architectures: &["amd64", "arm64"],
+    };
+    let operators = [
+        Operator::new(
+            "cluster-logging",
+            &["stable-6.2: 6.1.0 6.2.0", "stable-6.1: 6.1.0"],
+        ),
+        Operator::new("loki-operator", &["stable-6.2: 6.1.0 6.1.1 6.2.0 6.2.1"]),
+        Operator::new(
+            "openshift-pipelines-operator-rh",
+            &["latest: 1.15.0 1.16.0"],
+        ),
+        Operator::new("web-terminal", &["fast: 1.10.0 1.11.0"])
+            .requiring("devworkspace-operator", ">=0.30.0"),
+        Operator::new("devworkspace-operator", &["fast: 0.30.0 0.31.0"]),
+    ];
+    world.catalog(&catalog, &operators).unwrap();
     for (repository, tag) in [
         ("ubi9/ubi-minimal", "latest"),
         ("ubi9/ubi-micro", "latest"),
@@ -1092,6 +1116,7 @@ fn every_example_goes_from_lock_to_import_and_its_lockfile_is_what_lock_writes()
         let mut conf = String::new();
         for host in [
             "registry.access.redhat.com",
+            "registry.redhat.io",
             "registry.k8s.io",
             "quay.io",
             "docker.io",

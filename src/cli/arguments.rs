@@ -695,6 +695,9 @@ pub(super) struct TakeoverArguments {
     /// The registry that images are named by; those tools do not keep where they came from
     #[arg(long, value_name = "HOST[:PORT]", default_value = "takeover.invalid")]
     pub(super) registry: String,
+    /// Write the working directory that oc-mirror v2 archives carry, and their config, below this folder
+    #[arg(long, value_name = "DIR")]
+    pub(super) files: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
