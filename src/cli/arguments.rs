@@ -227,8 +227,8 @@ pub(super) struct InitArguments {
     pub(super) git: bool,
 }
 
-#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(super) struct LockArguments {
     #[command(flatten)]
     pub(super) subject: Subject,

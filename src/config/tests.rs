@@ -757,6 +757,9 @@ values-files = [\"v.yaml\"]
 strict = false
 [samples]
 configmap = \"samples.yaml\"
+[graph]
+data = \"graph-data.tar.gz\"
+base = \"quay.io/a/base:9\"
 [signatures.\"quay.io/a\"]
 policy = \"require\"
 keys = [\"k.asc\"]
@@ -791,6 +794,12 @@ registries = [\"quay.io\"]
         r#"{"a":{"c":true},"b":[1,2.5,"x"]}"#,
         "values are one JSON text with sorted keys"
     );
+    let graph = &settings.graph.as_ref().unwrap().value;
+    assert_eq!(
+        graph.base.as_ref().unwrap().value.to_string(),
+        "quay.io/a/base:9",
+        "an image by name"
+    );
     assert_eq!(
         settings.registries["quay.io"].position.line, 12,
         "each table knows its place"
@@ -813,6 +822,7 @@ registries = [\"quay.io\"]
         "url",
         "catalog",
         "chart",
+        "graph",
         "samples",
         "policy",
     ] {
