@@ -77,9 +77,11 @@ fn an_edited_config_is_noticed_and_only_the_difference_is_locked() {
         site.imgbuild(line).ends(3).says(&["team/debug:1"]);
     }
     let before = upstream.requests().len();
-    site.imgbuild("lock")
-        .done()
-        .says(&["3 pins, 1 made, 2 kept", "team/debug:1", "team/tool:1"]);
+    site.imgbuild("lock").done().says(&[
+        "3 pins: 1 new, 0 moved, 2 the same",
+        "team/debug:1",
+        "team/tool:1",
+    ]);
     for request in &upstream.requests()[before..] {
         assert!(
             request.path.starts_with("/v2/team/debug/"),
@@ -718,7 +720,7 @@ fn a_stream_has_its_own_config_lock_chain_and_memory() {
     site.imgbuild("lock --check -c prod/set.yaml").done();
     site.imgbuild("plan --stream production")
         .done()
-        .says(&["next archive  production seq 1", "of at most 16.00 KiB"]);
+        .says(&["next archive  production seq 1", "of at most 16.4 kB"]);
     for (number, bytes) in [(1, 601), (2, 602), (3, 603), (4, 604)] {
         content.image("team/app:1", &[(1, 4_000), (2, bytes)]);
         site.imgbuild("lock --update -c prod/set.yaml").done();

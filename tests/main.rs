@@ -39,4 +39,6 @@ mod openshift_signature;
 mod places;
 mod releases;
 mod review;
+mod signed;
 mod site;
+mod takeover;

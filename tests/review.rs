@@ -9,10 +9,15 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use imgbuild::demo::{Compression, Form, Member, Upstream, World};
+use imgbuild::canon::Key;
+use imgbuild::demo::{
+    Catalog, Compression, Form, Member, Operator, Product, Release, Signer, Upstream, World,
+};
 use imgbuild::digest::Digest;
 use imgbuild::oci::Platform;
 use imgbuild::registry::server::{Options, Repositories, Server};
+use imgbuild::store::disk::{Access, Store};
+use imgbuild::store::memo::{Memo as _, Output as Outcome};
 use imgbuild::store::memory::Memory;
 
 use crate::site::schema::follows;
@@ -969,6 +974,28 @@ fn example_world() -> World {
             .unwrap();
         base.insert(architecture, layer);
     }
+    let catalog = Catalog {
+        host: "registry.redhat.io",
+        repository: "redhat/redhat-operator-index",
+        tag: "v4.16",
+        form: Form::Oci,
+        architectures: &["amd64", "arm64"],
+    };
+    let operators = [
+        Operator::new(
+            "cluster-logging",
+            &["stable-6.2: 6.1.0 6.2.0", "stable-6.1: 6.1.0"],
+        ),
+        Operator::new("loki-operator", &["stable-6.2: 6.1.0 6.1.1 6.2.0 6.2.1"]),
+        Operator::new(
+            "openshift-pipelines-operator-rh",
+            &["latest: 1.15.0 1.16.0"],
+        ),
+        Operator::new("web-terminal", &["fast: 1.10.0 1.11.0"])
+            .requiring("devworkspace-operator", ">=0.30.0"),
+        Operator::new("devworkspace-operator", &["fast: 0.30.0 0.31.0"]),
+    ];
+    world.catalog(&catalog, &operators).unwrap();
     for (repository, tag) in [
         ("ubi9/ubi-minimal", "latest"),
         ("ubi9/ubi-micro", "latest"),
@@ -1002,7 +1029,61 @@ fn example_world() -> World {
         let index = world.index(Form::Oci, &children).unwrap();
         world.tag(repository, tag, &index).unwrap();
     }
+    example_releases(&mut world);
     world
+}
+
+/// The vendor of the example with releases.
+fn example_signer() -> Signer {
+    Signer::new("Releases of the examples <releases@example.test>")
+}
+
+/// The releases that the examples ask for.
+fn example_releases(world: &mut World) -> Vec<Release> {
+    let product = example_product();
+    let mut releases = Vec::new();
+    for (version, previous, etcd) in [
+        ("4.16.10", vec![], 1),
+        ("4.16.11", vec!["4.16.10"], 1),
+        ("4.16.12", vec!["4.16.10", "4.16.11"], 2),
+    ] {
+        let parts = [("cli", 1), ("cluster-version-operator", 1), ("etcd", etcd)];
+        releases.push(product.release(world, version, &previous, &parts).unwrap());
+    }
+    releases
+}
+
+fn example_product() -> Product<'static> {
+    Product {
+        host: "quay.io",
+        payloads: "openshift-release-dev/ocp-release",
+        components: "openshift-release-dev/ocp-v4.0-art-dev",
+    }
+}
+
+/// Puts what the vendor's services would answer into a place, and says so in its settings.
+fn example_services(place: &Place) {
+    let mut world = World::new(9);
+    let releases = example_releases(&mut world);
+    let channel = "stable-4.16";
+    place.write(
+        &format!("services/graph/amd64-{channel}.json"),
+        &imgbuild::demo::graph(channel, &releases),
+    );
+    for release in &releases {
+        let folder = place.path(format!(
+            "services/signatures/sha256={}",
+            release.payload.digest.hex()
+        ));
+        fs::create_dir_all(&folder).unwrap();
+        let signature = example_product().signature(release, &example_signer());
+        fs::write(folder.join("signature-1"), signature).unwrap();
+    }
+    place.write("releases.asc", &example_signer().public_key());
+    place.write(
+        "imgbuild.toml",
+        "[url.\"https://api.openshift.com/api/upgrades_info/v1/graph\"]\nlocation = \"services/graph\"\n\n[url.\"https://mirror.openshift.com/pub/openshift-v4/signatures/openshift/release\"]\nlocation = \"services/signatures\"\n\n[signatures.release]\nkeys = [\"releases.asc\"]\n",
+    );
 }
 
 #[test]
@@ -1035,6 +1116,7 @@ fn every_example_goes_from_lock_to_import_and_its_lockfile_is_what_lock_writes()
         let mut conf = String::new();
         for host in [
             "registry.access.redhat.com",
+            "registry.redhat.io",
             "registry.k8s.io",
             "quay.io",
             "docker.io",
@@ -1051,6 +1133,9 @@ fn every_example_goes_from_lock_to_import_and_its_lockfile_is_what_lock_writes()
         crate::site::copy(Path::new("examples/charts"), &place.path("examples/charts"));
         let file = format!("lockfiles/{name}.lock.toml");
         let config = format!("-c examples/{name}.yaml");
+        if text.contains("platform:\n    channels:") {
+            example_services(&place);
+        }
         place.imgbuild(&format!("lock {config}")).ends(0);
         let written = place.read(&file);
         if std::env::var_os("IMGBUILD_WRITE_LOCKFILES").is_some() {
@@ -1387,4 +1472,138 @@ fn a_sound_audit_is_a_bill_of_materials_that_follows_the_published_schemas() {
             .says(&[&format!("manifest {image}: it is not in the store")]);
         assert_eq!(run.stdout, "", "there is no bill");
     }
+}
+
+#[test]
+fn a_store_that_was_filled_by_an_archive_gives_the_same_report() {
+    let upstream = Upstream::start(world(&IMAGES, &["team/m:1"]), Options::default()).unwrap();
+    let (place, report) = audited(&upstream);
+    let other = Place::new(None);
+    for name in ["imageset.yaml", LOCK, "lockfiles/imageset.chain"] {
+        other.write(name, &place.read(name));
+    }
+    other
+        .imgbuild(&format!("import {}", place.path("out").display()))
+        .ends(0);
+    assert_eq!(
+        other.imgbuild("audit").ends(0).stdout,
+        report,
+        "what came in another order, from another place, is the same"
+    );
+}
+
+#[test]
+fn an_audit_reads_archives_and_their_seals_too() {
+    let upstream = Upstream::start(world(&IMAGES, &["team/m:1"]), Options::default()).unwrap();
+    let (place, _) = audited(&upstream);
+    place.imgbuild("key new alice").ends(0);
+    place.imgbuild("key new mallory").ends(0);
+    place.imgbuild("seal out --key alice.key").ends(0);
+    let line = "audit --archives out --require-seal alice.pub";
+    let sound = place
+        .imgbuild(line)
+        .ends(0)
+        .says(&["\nsound\n", " sealed\n"]);
+    place
+        .imgbuild("audit --archives out --require-seal mallory.pub")
+        .ends(4)
+        .says(&["finding archive "]);
+    place
+        .imgbuild("audit --require-seal alice.pub")
+        .ends(2)
+        .says(&["add --archives"]);
+    place
+        .imgbuild("audit --archives lockfiles")
+        .ends(4)
+        .says(&["finding archive all: no archive is there"]);
+    let names: Vec<String> = fs::read_dir(place.path("out"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    for end in [".tar", ".seal"] {
+        let name = names
+            .iter()
+            .find(|name| name.contains(end))
+            .unwrap_or_else(|| panic!("a file with {end} in {names:?}"));
+        let path = place.path("out").join(name);
+        let before = fs::read(&path).unwrap();
+        let mut after = before.clone();
+        let middle = after.len() / 2;
+        after[middle] ^= 1;
+        fs::write(&path, after).unwrap();
+        let found = place.imgbuild(line).ends(4).says(&["finding archive "]);
+        assert!(
+            found.stdout.contains("imageset"),
+            "{name} is named:\n{}",
+            found.stdout
+        );
+        assert!(
+            !found.stdout.contains(&place.path("").display().to_string()),
+            "where it lies is not in the report:\n{}",
+            found.stdout
+        );
+        fs::write(&path, before).unwrap();
+    }
+    assert_eq!(
+        place.imgbuild(line).ends(0).stdout,
+        sound.stdout,
+        "with everything as it was, everything is sound again"
+    );
+}
+
+#[test]
+fn a_forged_record_of_work_is_found_because_the_work_is_done_again() {
+    let world = crate::site::release::World::new();
+    let release = world.release(0, "4.16.1", &[]);
+    world.channel("stable-4.16", "amd64", &[&release], &[], &[]);
+    let near = world.site();
+    near.config(&crate::site::release::channels(&["stable-4.16"]));
+    world.run(&near, "lock").done();
+    world.run(&near, "build").done();
+    let sound = world.run(&near, "audit").done().says(&["\nsound\n"]);
+
+    // Everything of a store can be written by whoever has it, checks included.
+    let store = Store::open(&near.path("store"), Access::Shared).unwrap();
+    let forged = store.insert(b"another list of images").unwrap();
+    let records: Vec<PathBuf> = crate::site::tree(&near.path("store/imgbuild/memo"))
+        .into_keys()
+        .map(|name| near.path("store/imgbuild/memo").join(name))
+        .collect();
+    assert!(!records.is_empty(), "reading a payload is remembered");
+    for path in records {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let key = Key::from_hex(name).unwrap();
+        let before = fs::read(&path).unwrap();
+        let output = Outcome {
+            media_type: String::new(),
+            blob: forged,
+        };
+        store.memo().put(&key, &[output]).unwrap();
+        world.run(&near, "audit").ends(4).says(&[
+            &format!(
+                "finding memo {name}: it says that the work yields {}",
+                forged.digest
+            ),
+            "and it yields sha256:",
+        ]);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, before).unwrap();
+    }
+    assert_eq!(
+        world.run(&near, "audit").done().stdout,
+        sound.stdout,
+        "with the records as they were, everything is sound again"
+    );
+
+    // A list in the lock that is not the payload's, with nothing wrong but that.
+    let lock = near.lock_text();
+    let one = lock
+        .lines()
+        .find(|line| line.starts_with("  { name = "))
+        .expect("there are components");
+    near.write(LOCK, lock.replace(&format!("{one}\n"), ""));
+    world
+        .run(&near, "audit")
+        .ends(4)
+        .says(&["finding lock ", "lists other components than its payloads"]);
 }

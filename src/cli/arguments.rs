@@ -362,6 +362,11 @@ pub(super) struct AuditArguments {
     /// Most path components that the registry takes [default: settings, else no limit]
     #[arg(long, value_name = "N", requires = "registry")]
     pub(super) max_nested_paths: Option<usize>,
+    /// Read these archives as well, every byte: files and folders; may be given again
+    #[arg(long, value_name = "PATH")]
+    pub(super) archives: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) seals: SealsRequired,
     /// Sign what was found, if it is sound, with this secret key
     #[arg(long, value_name = "KEY")]
     pub(super) attest: Option<PathBuf>,
@@ -690,6 +695,9 @@ pub(super) struct TakeoverArguments {
     /// The registry that images are named by; those tools do not keep where they came from
     #[arg(long, value_name = "HOST[:PORT]", default_value = "takeover.invalid")]
     pub(super) registry: String,
+    /// Write the working directory that oc-mirror v2 archives carry, and their config, below this folder
+    #[arg(long, value_name = "DIR")]
+    pub(super) files: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

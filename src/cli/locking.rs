@@ -216,10 +216,11 @@ pub(super) fn lock(
     let path = paths.lock.display();
     if changed {
         say(format!(
-            "{path}: {}, {} made, {} kept",
-            count(locked.made + locked.kept, "pin"),
-            locked.made,
-            locked.kept
+            "{path}: {}: {} new, {} moved, {} the same",
+            count(locked.new + locked.moved + locked.same, "pin"),
+            locked.new,
+            locked.moved,
+            locked.same
         ));
         if let Some(previous) = previous {
             say(diff::diff(&previous, &locked.lock, None).text().trim_end());
@@ -227,7 +228,7 @@ pub(super) fn lock(
     } else {
         say(format!(
             "{path}: nothing changed ({})",
-            count(locked.kept + locked.made, "pin")
+            count(locked.same, "pin")
         ));
     }
     Ok(ui::DONE)

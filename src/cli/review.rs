@@ -876,6 +876,13 @@ pub(super) fn audit(
         Err(error) => return Err(cannot("read the chain", &chain_path, &error)),
     };
     let created = created(arguments)?;
+    if arguments.archives.is_empty() && !arguments.seals.require_seal.is_empty() {
+        return Err(Failure::new(
+            ui::USAGE,
+            "--require-seal is about archives, and none are named",
+        )
+        .hint("add --archives DIR"));
+    }
     let keys = trust::public_keys(&arguments.by)?;
     let secret = trust::secret_keys(arguments.attest.as_slice())?;
     let place = arguments
@@ -901,6 +908,12 @@ pub(super) fn audit(
         site.common.events.as_deref(),
     )?;
     let observer = |event: Event| progress.observe(event);
+    let trusted = trust::public_keys(&arguments.seals.require_seal)?;
+    let trusted = trust::trust(
+        &trusted,
+        &arguments.seals.require_seal,
+        arguments.seals.threshold,
+    )?;
     let report = audit::audit(&audit::Subject {
         lock: &lock_bytes,
         store: &store,
@@ -918,12 +931,15 @@ pub(super) fn audit(
                 layout: &shape,
                 workers: usize::from(site.common.jobs),
             }),
+        archives: &arguments.archives,
+        trust: trusted.as_ref(),
         observer: &observer,
         stop,
     });
     progress.finish();
     let report = report.map_err(|error| match &error {
         AuditError::Stopped => Failure::of(ui::INCOMPLETE, &error, None),
+        AuditError::Work(_) => Failure::of(ui::ERROR, &error, None),
         AuditError::Store(source) => Failure::of(ui::ERROR, &error, source.hint()),
     })?;
     // What is not sound is no bill of anything; its findings are said below.
@@ -1329,6 +1345,10 @@ impl Names for Watched<'_> {
         self.seen(self.names.get(address, limit))
     }
 
+    fn referrers(&self, repository: &Repository, digest: &Digest) -> io::Result<Vec<Digest>> {
+        self.seen(self.names.referrers(repository, digest))
+    }
+
     fn tags(&self, repository: &Repository) -> io::Result<Option<Vec<Tag>>> {
         self.seen(self.names.tags(repository))
     }
@@ -1595,6 +1615,26 @@ impl<'a> Replay<'a> {
 }
 
 impl Names for Replay<'_> {
+    fn referrers(&self, repository: &Repository, digest: &Digest) -> io::Result<Vec<Digest>> {
+        let question = Observe::Referrers(repository.clone(), *digest).to_string();
+        let Some(Some(list)) = self.answers.get(&question) else {
+            return Err(io::Error::other(Unheard {
+                path: self.path.clone(),
+            }));
+        };
+        let gone = || io::Error::other(format!("{list}, the answer to it, is not in the store"));
+        let size = self.store.size_of(list).map_err(io::Error::from)?;
+        let blob = Blob {
+            digest: *list,
+            size: size.ok_or_else(gone)?,
+        };
+        let bytes = read(self.store, &blob, MANIFEST_LIMIT).map_err(io::Error::other)?;
+        let text = String::from_utf8_lossy(&bytes);
+        text.lines()
+            .map(|line| line.parse().map_err(|_| gone()))
+            .collect()
+    }
+
     fn resolve(&self, name: &ImageName) -> io::Result<Option<Answer>> {
         self.answer(name)
     }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use regex::Regex;
 
 use super::arguments::{Common, Shape, Subject};
-use super::ui::{self, Failure};
+use super::ui::{self, Failure, remark};
 use crate::canon::Value;
 use crate::config::SignaturePolicy;
 use crate::config::{self, Config, ImageSet, Operator, Position};
@@ -24,9 +24,14 @@ use crate::plan::lock::{Lock, Want};
 use crate::plan::text;
 use crate::reference::{ImageName, ReferenceError};
 use crate::registry::client::Client;
+use crate::registry::cosign::Key;
+use crate::registry::policy::{
+    Identity, Keys, Lookasides, PolicyFileError, Requirement, SignaturePolicy as TheirPolicy, above,
+};
 use crate::registry::settings::{Environment, Files, Settings};
 use crate::run::realise::Limits;
 use crate::run::resolve::release::Services;
+use crate::run::resolve::signed::{Demand, Form, Policy};
 use crate::run::resolve::{Asked, Request, rules_of};
 use crate::run::upstream::{Live, Places};
 use crate::step::place::{Destination, Layout};
@@ -39,6 +44,20 @@ const RELEASE_SCOPE: &str = "release";
 
 /// Files by name.
 type NamedFiles = Vec<(String, Vec<u8>)>;
+
+/// Reads a file of public keys.
+fn key_file(path: &Path) -> Result<(String, Vec<u8>), Failure> {
+    let bytes = fs::read(path).map_err(|error| cannot("read the keys in", path, &error))?;
+    Ok((path.display().to_string(), bytes))
+}
+
+/// The digests of files, each once.
+fn digests(files: &[(String, Vec<u8>)]) -> Vec<Digest> {
+    let mut digests: Vec<Digest> = files.iter().map(|(_, bytes)| Digest::of(bytes)).collect();
+    digests.sort();
+    digests.dedup();
+    digests
+}
 
 /// The working directory of one command.
 pub(super) struct Site {
@@ -319,32 +338,20 @@ impl Site {
         Ok(services)
     }
 
-    /// What the settings and the environment say of signatures, and the files of public keys that they name.
+    /// What the settings and the environment say of the signatures of releases, and the files of public keys that they
+    /// name.
     fn signatures(&self) -> Result<(Value, NamedFiles), Failure> {
-        let mut refused = Vec::new();
-        for (scope, settings) in &self.settings.signatures {
-            if scope != RELEASE_SCOPE {
-                refused.push(self.settings.error(
-                    settings.position,
-                    format!("nothing looks for signatures of {scope:?}"),
-                    Some(format!("the scope that is served is {RELEASE_SCOPE:?}")),
-                ));
-            } else if let Some(referrers) = settings.value.referrers.as_ref().filter(|on| on.value)
-            {
-                refused.push(self.settings.error(
-                    referrers.position,
-                    "referrers of releases are not looked for",
-                    None,
-                ));
-            }
-        }
-        if let Some(errors) = config::ConfigErrors::of(refused) {
-            return Err(Failure {
-                code: ui::ERROR,
-                text: errors.render(),
-            });
-        }
         let settings = self.settings.signatures.get(RELEASE_SCOPE);
+        if let Some(referrers) = settings
+            .and_then(|settings| settings.value.referrers.as_ref())
+            .filter(|on| on.value)
+        {
+            return Err(self.refuse(
+                referrers.position,
+                "referrers of releases are not looked for",
+                None,
+            ));
+        }
         let mut named: Vec<PathBuf> = settings
             .into_iter()
             .flat_map(|settings| &settings.value.keys)
@@ -355,13 +362,9 @@ impl Site {
         }
         let mut files = Vec::new();
         for path in named {
-            let bytes =
-                fs::read(&path).map_err(|error| cannot("read the keys in", &path, &error))?;
-            files.push((path.display().to_string(), bytes));
+            files.push(key_file(&path)?);
         }
-        let mut keys: Vec<Digest> = files.iter().map(|(_, bytes)| Digest::of(bytes)).collect();
-        keys.sort();
-        keys.dedup();
+        let keys = digests(&files);
         let mut value = BTreeMap::from([(
             "keys".to_owned(),
             Value::List(keys.into_iter().map(Value::Digest).collect()),
@@ -371,6 +374,158 @@ impl Site {
             value.insert("policy".to_owned(), policy.value.as_str().into());
         }
         Ok((Value::Map(value), files))
+    }
+
+    /// An error in the settings.
+    fn refuse(&self, position: Position, text: impl Into<String>, hint: Option<String>) -> Failure {
+        let text = text.into();
+        match config::ConfigErrors::of([self.settings.error(position, text.clone(), hint)]) {
+            Some(errors) => Failure {
+                code: ui::ERROR,
+                text: errors.render(),
+            },
+            None => Failure::new(ui::ERROR, text),
+        }
+    }
+
+    /// What is demanded of the signatures of images, by the settings and by the policy of the container tools, and the
+    /// files of public keys that they name. A scope of the settings replaces the same one of that policy.
+    fn demands(&self) -> Result<(Vec<Demand>, NamedFiles), Failure> {
+        let mut demands = Vec::new();
+        let mut files = Vec::new();
+        for (scope, settings) in &self.settings.signatures {
+            if scope == RELEASE_SCOPE {
+                continue;
+            }
+            let policy = match settings.value.policy.as_ref().map(|policy| policy.value) {
+                None | Some(SignaturePolicy::Require) => Policy::Require,
+                Some(SignaturePolicy::Warn) => Policy::Warn,
+                Some(SignaturePolicy::Skip) => Policy::Accept,
+            };
+            let mut own = Vec::new();
+            for path in &settings.value.keys {
+                own.push(key_file(&self.settings_folder().join(&path.value))?);
+            }
+            if own.is_empty() && policy == Policy::Require {
+                return Err(self.refuse(
+                    settings.position,
+                    format!("signatures of {scope:?} are required, and there is no key to verify them with"),
+                    Some("add keys = [\"cosign.pub\"], or policy = \"warn\" to carry what is found".to_owned()),
+                ));
+            }
+            for (name, bytes) in &own {
+                Key::parse(name, bytes).map_err(|error| Failure::of(ui::ERROR, &error, None))?;
+            }
+            demands.push(Demand {
+                scope: scope.clone(),
+                policy,
+                form: Form::Cosign {
+                    referrers: settings.value.referrers.as_ref().is_some_and(|on| on.value),
+                },
+                keys: digests(&own),
+                identity: Identity::Repository,
+            });
+            files.extend(own);
+        }
+        let (more, their_files) = self.containers_demands()?;
+        demands.extend(
+            more.into_iter()
+                .filter(|demand| !self.settings.signatures.contains_key(&demand.scope)),
+        );
+        files.extend(their_files);
+        Ok((demands, files))
+    }
+
+    /// What policy.json demands, where the settings say that it counts.
+    fn containers_demands(&self) -> Result<(Vec<Demand>, NamedFiles), Failure> {
+        let failed = |error: PolicyFileError| Failure::of(ui::ERROR, &error, error.hint());
+        let policy = super::review::policy(self)?;
+        let Some(named) = &policy.containers_policy else {
+            return Ok((Vec::new(), Vec::new()));
+        };
+        let file = (!named.is_empty()).then(|| self.settings_folder().join(named));
+        let theirs = TheirPolicy::find(&self.environment, file.as_deref()).map_err(failed)?;
+        let folder = policy
+            .registries_d
+            .as_ref()
+            .map(|folder| self.settings_folder().join(folder));
+        let lookasides = Lookasides::find(&self.environment, folder.as_deref()).map_err(failed)?;
+        let mut demands: Vec<Demand> = Vec::new();
+        let mut files = Vec::new();
+        for (scope, requirements) in theirs.scopes.clone() {
+            for (number, requirement) in requirements.into_iter().enumerate() {
+                let mut demand = Demand {
+                    scope: scope.clone(),
+                    policy: Policy::Require,
+                    form: Form::Cosign { referrers: false },
+                    keys: Vec::new(),
+                    identity: Identity::Repository,
+                };
+                let keys = match requirement {
+                    Requirement::Accept => {
+                        demand.policy = Policy::Accept;
+                        Vec::new()
+                    }
+                    Requirement::Reject => {
+                        demand.policy = Policy::Reject;
+                        Vec::new()
+                    }
+                    Requirement::SignedBy { keys, identity } => {
+                        demand.identity = identity;
+                        demand.form = Form::Gpg {
+                            lookaside: lookasides.of_scope(&scope).url().map(str::to_owned),
+                        };
+                        keys
+                    }
+                    Requirement::Sigstore { keys, identity } => {
+                        if !self.common.quiet
+                            && lookasides.of_scope(&scope).use_sigstore_attachments != Some(true)
+                        {
+                            remark(format!(
+                                "note: registries.d does not say use-sigstore-attachments for {}, so other tools do not find the signatures that policy.json demands; they are looked for here",
+                                if scope.is_empty() {
+                                    "everything"
+                                } else {
+                                    &scope
+                                }
+                            ));
+                        }
+                        demand.identity = identity;
+                        keys
+                    }
+                };
+                let mut own = Vec::new();
+                for (index, keys) in keys.into_iter().enumerate() {
+                    own.push(match keys {
+                        Keys::File(path) => key_file(&path)?,
+                        Keys::Inline(bytes) => {
+                            let place = if scope.is_empty() { "default" } else { &scope };
+                            (format!("policy.json/{place}/{number}/{index}"), bytes)
+                        }
+                    });
+                }
+                demand.keys = digests(&own);
+                files.extend(own);
+                // Parts of the scope may have a lookaside of their own.
+                if matches!(demand.form, Form::Gpg { .. }) {
+                    let decides = |part: &&str| {
+                        let decider = above(part)
+                            .into_iter()
+                            .find(|above| theirs.scopes.contains_key(above));
+                        decider.as_ref() == Some(&scope) && *part != scope
+                    };
+                    demands.extend(lookasides.scopes().filter(decides).map(|part| Demand {
+                        scope: part.to_owned(),
+                        form: Form::Gpg {
+                            lookaside: lookasides.of_scope(part).url().map(str::to_owned),
+                        },
+                        ..demand.clone()
+                    }));
+                }
+                demands.push(demand);
+            }
+        }
+        Ok((demands, files))
     }
 
     /// The folder that paths in the settings are relative to.
@@ -460,12 +615,15 @@ impl Site {
                 ui::remark(note.render());
             }
         }
-        let (signatures, files) = self.signatures()?;
+        let (signatures, mut files) = self.signatures()?;
+        let (demands, more) = self.demands()?;
+        files.extend(more);
         let mut request = Request {
             settings: BTreeMap::from([
                 ("signatures".to_owned(), signatures),
                 ("graph".to_owned(), self.graph()),
             ]),
+            demands,
             files,
             ..Request::default()
         };
@@ -554,6 +712,68 @@ impl Site {
         }
     }
 
+    /// What a row of a catalog needs besides its own fields: what the settings say of it, the digest of its template (the
+    /// file is answered), and where each package was asked for.
+    fn operator(
+        &self,
+        operator: &Operator,
+        fields: &mut BTreeMap<String, Value>,
+        place: &dyn Fn(Position) -> String,
+    ) -> Result<Option<(String, Vec<u8>)>, Failure> {
+        let said = self.settings.catalogs.iter().find(|(name, _)| {
+            name.parse::<ImageName>()
+                .is_ok_and(|name| name == operator.catalog.value)
+        });
+        if let Some((_, said)) = said {
+            let mut refused = Vec::new();
+            let mut settings = BTreeMap::new();
+            if let Some(selection) = &said.value.selection {
+                if let Err(error) = selection.value.parse::<Selection>() {
+                    refused.push(
+                        self.settings
+                            .error(selection.position, error.to_string(), None),
+                    );
+                }
+                settings.insert("selection".to_owned(), selection.value.as_str().into());
+            }
+            if let Some(prereleases) = &said.value.prereleases {
+                if !["include", "exclude"].contains(&prereleases.value.as_str()) {
+                    let message = format!(
+                        "{:?} says nothing of pre-releases: expected include or exclude",
+                        prereleases.value
+                    );
+                    refused.push(self.settings.error(prereleases.position, message, None));
+                }
+                settings.insert("prereleases".to_owned(), prereleases.value.as_str().into());
+            }
+            if let Some(errors) = config::ConfigErrors::of(refused) {
+                return Err(Failure {
+                    code: ui::ERROR,
+                    text: errors.render(),
+                });
+            }
+            fields.insert("settings".to_owned(), Value::Map(settings));
+        }
+        if let Some(Value::List(packages)) = fields.get_mut("packages") {
+            for (package, named) in packages.iter_mut().zip(&operator.packages) {
+                if let Value::Map(package) = package {
+                    package.insert("at".to_owned(), place(named.position).into());
+                }
+            }
+        }
+        let Some(template) = &operator.target_catalog_source_template else {
+            return Ok(None);
+        };
+        // As the config writes it, like every path there: relative to where the command runs.
+        let path = PathBuf::from(&template.value);
+        let bytes = fs::read(&path).map_err(|error| {
+            cannot("read the template", &path, &error)
+                .hint(format!("it is named at {}", place(template.position)))
+        })?;
+        fields.insert("template".to_owned(), Value::Digest(Digest::of(&bytes)));
+        Ok(Some((template.value.clone(), bytes)))
+    }
+
     /// Asks for the images of sample image streams, where the settings name their ConfigMap.
     fn samples(&self, rules: &Rules, request: &mut Request) -> Result<(), Failure> {
         let Some(settings) = &self.settings.samples else {
@@ -620,68 +840,6 @@ impl Site {
         }
         request.files.push((name, bytes));
         Ok(())
-    }
-
-    /// What a row of a catalog needs besides its own fields: what the settings say of it, the digest of its template (the
-    /// file is answered), and where each package was asked for.
-    fn operator(
-        &self,
-        operator: &Operator,
-        fields: &mut BTreeMap<String, Value>,
-        place: &dyn Fn(Position) -> String,
-    ) -> Result<Option<(String, Vec<u8>)>, Failure> {
-        let said = self.settings.catalogs.iter().find(|(name, _)| {
-            name.parse::<ImageName>()
-                .is_ok_and(|name| name == operator.catalog.value)
-        });
-        if let Some((_, said)) = said {
-            let mut refused = Vec::new();
-            let mut settings = BTreeMap::new();
-            if let Some(selection) = &said.value.selection {
-                if let Err(error) = selection.value.parse::<Selection>() {
-                    refused.push(
-                        self.settings
-                            .error(selection.position, error.to_string(), None),
-                    );
-                }
-                settings.insert("selection".to_owned(), selection.value.as_str().into());
-            }
-            if let Some(prereleases) = &said.value.prereleases {
-                if !["include", "exclude"].contains(&prereleases.value.as_str()) {
-                    let message = format!(
-                        "{:?} says nothing of pre-releases: expected include or exclude",
-                        prereleases.value
-                    );
-                    refused.push(self.settings.error(prereleases.position, message, None));
-                }
-                settings.insert("prereleases".to_owned(), prereleases.value.as_str().into());
-            }
-            if let Some(errors) = config::ConfigErrors::of(refused) {
-                return Err(Failure {
-                    code: ui::ERROR,
-                    text: errors.render(),
-                });
-            }
-            fields.insert("settings".to_owned(), Value::Map(settings));
-        }
-        if let Some(Value::List(packages)) = fields.get_mut("packages") {
-            for (package, named) in packages.iter_mut().zip(&operator.packages) {
-                if let Value::Map(package) = package {
-                    package.insert("at".to_owned(), place(named.position).into());
-                }
-            }
-        }
-        let Some(template) = &operator.target_catalog_source_template else {
-            return Ok(None);
-        };
-        // As the config writes it, like every path there: relative to where the command runs.
-        let path = PathBuf::from(&template.value);
-        let bytes = fs::read(&path).map_err(|error| {
-            cannot("read the template", &path, &error)
-                .hint(format!("it is named at {}", place(template.position)))
-        })?;
-        fields.insert("template".to_owned(), Value::Digest(Digest::of(&bytes)));
-        Ok(Some((template.value.clone(), bytes)))
     }
 
     /// What the settings say of a destination, by its registry and prefix.

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::digest::Digest;
 use crate::run::event::Event;
@@ -76,9 +76,7 @@ impl Failure {
 }
 
 /// Bytes for people.
-pub(super) fn bytes(number: u64) -> String {
-    HumanBytes(number).to_string()
-}
+pub(super) use crate::plan::diff::bytes;
 
 /// A noun with its number.
 pub(super) fn count(number: usize, noun: &str) -> String {
@@ -123,7 +121,7 @@ impl Progress {
     pub(super) fn new(quiet: bool, verbose: bool, events: Option<&Path>) -> Result<Self, Failure> {
         let bar = (!quiet && io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(0);
-            let style = ProgressStyle::with_template("{prefix:>8} {bar:24} {bytes:>10} of {total_bytes:10} {bytes_per_sec:>12}  {msg}  {eta} left");
+            let style = ProgressStyle::with_template("{prefix:>8} {bar:24} {decimal_bytes:>10} of {decimal_total_bytes:10} {decimal_bytes_per_sec:>12}  {msg}  {eta} left");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.enable_steady_tick(Duration::from_millis(200));
             bar

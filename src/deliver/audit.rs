@@ -14,6 +14,7 @@
 //! skip registry.example.test/old:1 "withdrawn; CHG-20418"
 //! closure sha256:… 7 manifests, 21 blobs, 52344 bytes
 //! archive prod 1 sha256:… lock sha256:…
+//! carried prod 1 sha256:… sealed
 //! destination 1 images, 3 manifests, 12 blobs, 52344 bytes
 //! sound
 //! ```
@@ -28,6 +29,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 use std::io::{self, Read as _};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
@@ -35,9 +37,12 @@ use serde::Serialize;
 
 use super::holdings::Holdings;
 use super::prove::{Problem, claims, prove};
+use super::rederive::{Deviation, rederive};
 use crate::archive::chain::{Chain, Line};
 use crate::archive::manifest::Manifest as ArchiveManifest;
-use crate::archive::{Stream, list};
+use crate::archive::seal::Trust;
+use crate::archive::verify::{Options, verify};
+use crate::archive::{ArchiveError, Set, Stream, list};
 use crate::digest::{Digest, Hasher};
 use crate::oci::MANIFEST_LIMIT;
 use crate::plan::check;
@@ -47,7 +52,7 @@ use crate::plan::lock::{Lock, Want};
 use crate::plan::text;
 use crate::run::built::{self, Built};
 use crate::run::event::{Event, Observer, one_line};
-use crate::run::resolve::{placements, roots};
+use crate::run::resolve::{placements, release, roots, signed};
 use crate::step::place::{Destination, Layout, refuse_collisions};
 use crate::step::rule::Rules;
 use crate::store::disk::Store;
@@ -75,6 +80,10 @@ pub struct Subject<'a> {
     pub config: Option<Config<'a>>,
     /// A destination that should hold everything the lock names.
     pub destination: Option<Delivered<'a>>,
+    /// Archives that should be whole, by their files and folders.
+    pub archives: &'a [PathBuf],
+    /// Whose seals these archives must have; `None` if nobody's.
+    pub trust: Option<&'a Trust<'a>>,
     /// Who watches.
     pub observer: Observer<'a>,
     /// Set to stop.
@@ -117,6 +126,8 @@ pub enum Kind {
     Config,
     /// A rule file.
     Rule,
+    /// Signatures that do not vouch for what they should.
+    Signature,
     /// Where images go.
     Place,
     /// A manifest or an index.
@@ -141,6 +152,7 @@ impl fmt::Display for Kind {
             Self::Lock => "lock",
             Self::Config => "config",
             Self::Rule => "rule",
+            Self::Signature => "signature",
             Self::Place => "place",
             Self::Manifest => "manifest",
             Self::Blob => "blob",
@@ -220,6 +232,9 @@ pub struct Report {
     pub closure: Option<Listed>,
     /// The archives of the chain: stream, sequence, archive id and lock.
     pub archives: Vec<(String, u64, Digest, Digest)>,
+    /// The archives that were read, byte for byte: stream, sequence, archive id, and whether a seal vouches for it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub carried: Vec<(String, u64, Digest, bool)>,
     /// What was found at a destination: images that are whole, manifests and blobs by repository, and their bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destination: Option<(u64, u64, u64, u64)>,
@@ -233,6 +248,9 @@ pub enum AuditError {
     /// The store cannot be used.
     #[error("the store cannot be audited")]
     Store(#[from] StoreError),
+    /// What was derived or built cannot be made again here.
+    #[error("the work of the lock cannot be done again: {0}")]
+    Work(String),
     /// It was told to stop.
     #[error("stopped before everything was looked at")]
     Stopped,
@@ -290,6 +308,10 @@ impl Report {
         for (stream, sequence, id, lock) in &self.archives {
             line(format_args!("archive {stream} {sequence} {id} lock {lock}"));
         }
+        for (stream, sequence, id, sealed) in &self.carried {
+            let sealed = if *sealed { " sealed" } else { "" };
+            line(format_args!("carried {stream} {sequence} {id}{sealed}"));
+        }
         if let Some((images, manifests, blobs, bytes)) = self.destination {
             line(format_args!(
                 "destination {images} images, {manifests} manifests, {blobs} blobs, {bytes} bytes"
@@ -343,6 +365,7 @@ pub fn audit(subject: &Subject<'_>) -> Result<Report, AuditError> {
         skips: Vec::new(),
         closure: None,
         archives: Vec::new(),
+        carried: Vec::new(),
         destination: None,
         findings: Vec::new(),
     };
@@ -375,7 +398,18 @@ pub fn audit(subject: &Subject<'_>) -> Result<Report, AuditError> {
                 );
             }
         }
+        if let Some(rules) = &rules {
+            signatures(subject.store, &lock, rules, &mut report);
+        }
         closure(subject, &lock, &built, &mut report)?;
+        // Work on bytes that are not those of the lock would say nothing.
+        let is_whole = report
+            .findings
+            .iter()
+            .all(|finding| !matches!(finding.kind, Kind::Manifest | Kind::Blob | Kind::Rule));
+        if let (true, Some(rules)) = (is_whole, &rules) {
+            work(subject, &lock, rules, &mut report)?;
+        }
         if let (Some(delivered), Some(rules)) = (&subject.destination, &rules) {
             destination(subject, delivered, &lock, &built, rules, &mut report)?;
         }
@@ -385,6 +419,9 @@ pub fn audit(subject: &Subject<'_>) -> Result<Report, AuditError> {
     }
     if let Some((stream, text)) = subject.chain {
         chain(subject.store, stream, text, &mut report)?;
+    }
+    if !subject.archives.is_empty() {
+        carried(subject, &mut report)?;
     }
     report.findings.sort();
     report.findings.dedup();
@@ -445,6 +482,60 @@ fn rules(store: &Store, lock: &Lock, report: &mut Report) -> Result<Option<Rules
             report.find(Kind::Rule, "all", one_line(&error));
             Ok(None)
         }
+    }
+}
+
+/// Everything that was read out of bytes or built of them, done again: the lists of the lock and the memo.
+fn work(
+    subject: &Subject<'_>,
+    lock: &Lock,
+    rules: &Rules,
+    report: &mut Report,
+) -> Result<(), AuditError> {
+    let deviations = rederive(subject.store, lock, rules, subject.stop)
+        .map_err(|error| AuditError::Work(one_line(&error)))?;
+    if subject.stop.load(Ordering::Relaxed) {
+        return Err(AuditError::Stopped);
+    }
+    for deviation in deviations {
+        match deviation {
+            Deviation::Record { key, what } => report.find(Kind::Memo, key, what),
+            Deviation::List { what } => report.find(Kind::Lock, report.lock, what),
+            Deviation::Work { owner, what } => report.find(
+                Kind::Lock,
+                owner,
+                format!("its list cannot be derived again: {what}"),
+            ),
+        }
+    }
+    Ok(())
+}
+
+/// That signatures are there and hold, wherever the lock demands them, with the keys that it names.
+fn signatures(store: &Store, lock: &Lock, rules: &Rules, report: &mut Report) {
+    let file = |digest: &Digest| {
+        let size = store.size_of(digest).ok()??;
+        let blob = Blob {
+            digest: *digest,
+            size,
+        };
+        read(store, &blob, RULE_LIMIT).ok()
+    };
+    for unvouched in signed::verify_pinned(lock, rules, store, &file).1 {
+        report.findings.push(Finding {
+            kind: Kind::Signature,
+            item: unvouched.image,
+            what: format!("{} ({})", unvouched.reason, unvouched.rule),
+            owners: vec![unvouched.owner],
+        });
+    }
+    for unsigned in release::unsigned(lock, rules, store, &file).1 {
+        report.findings.push(Finding {
+            kind: Kind::Signature,
+            item: unsigned.image,
+            what: unsigned.reason,
+            owners: vec![format!("release {}", unsigned.version)],
+        });
     }
 }
 
@@ -787,6 +878,76 @@ fn chain(
             }
         }
     }
+    Ok(())
+}
+
+/// Reads archives, every byte, and holds them to the chain and to their seals.
+fn carried(subject: &Subject<'_>, report: &mut Report) -> Result<(), AuditError> {
+    // Where a file lies is nobody's business; what it is called is.
+    let found = |report: &mut Report, error: &ArchiveError| {
+        let mut what = one_line(error);
+        for path in subject.archives {
+            let folder = if path.is_dir() {
+                Some(path.as_path())
+            } else {
+                path.parent()
+            };
+            if let Some(folder) = folder.map(|folder| folder.display().to_string())
+                && !folder.is_empty()
+            {
+                what = what.replace(&format!("{}/", folder.trim_end_matches('/')), "");
+            }
+        }
+        let (item, what) = match what.split_once(": ") {
+            Some((item, what)) => (item.to_owned(), what.to_owned()),
+            None => ("all".to_owned(), what),
+        };
+        report.find(Kind::Archive, item, what);
+    };
+    let chain = subject
+        .chain
+        .and_then(|(_, bytes)| std::str::from_utf8(bytes).ok())
+        .and_then(|text| Chain::parse(text).ok());
+    let set = match Set::open(subject.archives) {
+        Ok(set) => set,
+        Err(error) => {
+            found(report, &error);
+            return Ok(());
+        }
+    };
+    if set.archives().is_empty() && set.broken().is_empty() {
+        report.find(Kind::Archive, "all", "no archive is there");
+        return Ok(());
+    }
+    let options = Options {
+        chain: chain.as_ref(),
+        trust: subject.trust,
+        stop: Some(subject.stop),
+        ..Options::default()
+    };
+    for archive in set.archives() {
+        let verified = verify(archive, &options, &|_| ());
+        if subject.stop.load(Ordering::Relaxed) {
+            return Err(AuditError::Stopped);
+        }
+        match verified {
+            Ok(verified) => report.carried.push((
+                verified.stream.as_str().to_owned(),
+                verified.sequence,
+                verified.archive_id,
+                verified.sealed.is_some(),
+            )),
+            Err(failures) => {
+                for error in &failures.errors {
+                    found(report, error);
+                }
+            }
+        }
+    }
+    for error in set.broken() {
+        found(report, error);
+    }
+    report.carried.sort();
     Ok(())
 }
 

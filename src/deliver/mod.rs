@@ -15,6 +15,8 @@ pub mod mirror;
 pub mod prove;
 pub mod push;
 pub mod receipt;
+pub mod rederive;
 pub mod registry;
 pub mod registry_fs;
+pub mod staged;
 pub mod takeover;

@@ -330,17 +330,42 @@ impl World {
         payload: &[u8],
         subject: Option<&Descriptor>,
     ) -> Result<Descriptor, WorldError> {
+        self.annotated(
+            artifact_type,
+            payload_type,
+            payload,
+            &BTreeMap::new(),
+            subject,
+        )
+    }
+
+    /// The same with annotations of that blob, as signatures have them.
+    ///
+    /// # Errors
+    /// If the subject is not in this world.
+    pub fn annotated(
+        &mut self,
+        artifact_type: &str,
+        payload_type: &str,
+        payload: &[u8],
+        annotations: &BTreeMap<String, String>,
+        subject: Option<&Descriptor>,
+    ) -> Result<Descriptor, WorldError> {
         if let Some(subject) = subject {
             self.document(&subject.digest, "manifest")?;
         }
         let config = self.hold(EMPTY.to_vec());
         let payload = self.hold(payload.to_vec());
+        let payload = Descriptor {
+            annotations: annotations.clone(),
+            ..descriptor(payload_type, payload)
+        };
         let blob = self.hold_json(&ImageDocument {
             schema_version: 2,
             media_type: OCI_MANIFEST,
             artifact_type: Some(artifact_type),
             config: descriptor(EMPTY_TYPE, config),
-            layers: vec![descriptor(payload_type, payload)],
+            layers: vec![payload],
             subject: subject.map(|subject| {
                 descriptor(
                     &subject.media_type,

@@ -791,8 +791,9 @@ pub(super) fn plural(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Bytes in decimal units, as people compare them with media and links.
-pub(super) fn bytes(count: u64) -> String {
+/// Bytes in decimal units, as people compare them with media and links: the one way in which this program shows sizes.
+#[must_use]
+pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     if count < 1000 {
         return format!("{count} B");

@@ -105,6 +105,13 @@ impl Want {
         )
     }
 
+    /// The same with one more setting, which replaces that of the same name.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: Value) -> Self {
+        self.0.insert(name.to_owned(), textual(value));
+        self
+    }
+
     /// The setting called `name`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {

@@ -7,6 +7,8 @@
 //! no-tags = ["latest", "*-nightly"]              # tags that nothing may be asked for by
 //! require-digest = true                          # every image that the config names has a digest in its name
 //! max-growth = "20GiB"                           # what a new lock may add to the last archive
+//! containers-policy = true                       # what policy.json demands of signatures; a path names another file
+//! registries-d = "registries.d"                  # where signatures are, where that is not where the tools look
 //! ```
 //!
 //! Every key is optional; an empty list of registries allows none. In a pattern `*` stays within one part of a name
@@ -15,8 +17,11 @@
 //! bundles and what charts need are no exception. `no-tags` and `require-digest` are about names that people write,
 //! so they hold for images, catalogs and charts that are images, and not for what was found behind them.
 //!
+//! What signatures must be there is said by scope, under `[signatures."SCOPE"]`, and by `policy.json` where
+//! `containers-policy` says that it counts; both become part of what blocks want.
+//!
 //! ## Why not a policy language
-//! What needs more than these five is better asked of `imgbuild diff --format json` in the pipeline that reviews it.
+//! What needs more than these is better asked of `imgbuild diff --format json` in the pipeline that reviews it.
 
 use globset::{GlobBuilder, GlobMatcher};
 
@@ -26,10 +31,12 @@ use crate::canon::Value;
 use crate::reference::{ImageName, Tag};
 
 /// The keys that a policy has.
-pub const KEYS: [&str; 5] = [
+pub const KEYS: [&str; 7] = [
+    "containers-policy",
     "max-growth",
     "no-tags",
     "registries",
+    "registries-d",
     "repositories",
     "require-digest",
 ];
@@ -56,6 +63,10 @@ pub struct Policy {
     require_digest: bool,
     /// The most bytes that a new lock may add to what was delivered last.
     pub max_growth: Option<u64>,
+    /// Whether a policy.json counts, and which: an empty path is the one where the container tools look.
+    pub containers_policy: Option<String>,
+    /// The folder that stands for registries.d.
+    pub registries_d: Option<String>,
 }
 
 /// Why a policy cannot be read.
@@ -108,6 +119,17 @@ impl Policy {
                     let expected = "a size with its unit, as text: \"500MB\", \"20GiB\"";
                     policy.max_growth = Some(bytes.ok_or_else(|| wrong(expected))?);
                 }
+                ("containers-policy", Value::Bool(wanted)) => {
+                    policy.containers_policy = wanted.then(String::new);
+                }
+                ("containers-policy", Value::Text(path)) if !path.is_empty() => {
+                    policy.containers_policy = Some(path.clone());
+                }
+                ("containers-policy", _) => return Err(wrong("true, false or the path of a file")),
+                ("registries-d", Value::Text(path)) if !path.is_empty() => {
+                    policy.registries_d = Some(path.clone());
+                }
+                ("registries-d", _) => return Err(wrong("the path of a folder")),
                 _ => {}
             }
         }

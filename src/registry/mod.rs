@@ -3,6 +3,8 @@
 pub mod auth;
 pub mod client;
 pub mod conf;
+pub mod cosign;
+pub mod policy;
 pub mod retry;
 pub mod route;
 pub mod server;

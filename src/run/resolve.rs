@@ -19,6 +19,7 @@ pub mod file;
 pub mod image;
 pub mod means;
 pub mod release;
+pub mod signed;
 pub mod within;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,6 +66,14 @@ pub trait Names: Sync {
     /// # Errors
     /// If nobody could be asked, or there are more bytes.
     fn get(&self, address: &Address, limit: u64) -> io::Result<Option<Vec<u8>>>;
+
+    /// What refers to a manifest now: signatures and the like, sorted. Nothing does, where nobody would know.
+    ///
+    /// # Errors
+    /// If nobody could be asked.
+    fn referrers(&self, _repository: &Repository, _digest: &Digest) -> io::Result<Vec<Digest>> {
+        Ok(Vec::new())
+    }
 
     /// The tags that a repository has now, sorted; `None` if there is no such repository.
     ///
@@ -114,6 +123,8 @@ pub struct Request {
     pub adds_required: bool,
     /// What the settings say of the kinds of content, as holes name it (`settings.signatures.policy`).
     pub settings: BTreeMap<String, Value>,
+    /// What is demanded of the signatures of images.
+    pub demands: Vec<signed::Demand>,
     /// Files that wants depend on: the name as the user wrote it, and the bytes.
     pub files: Vec<(String, Vec<u8>)>,
 }
@@ -320,10 +331,12 @@ pub struct Resolver<'a> {
 pub struct Locked {
     /// The lock, in canonical order.
     pub lock: Lock,
-    /// How many pins were kept.
-    pub kept: usize,
-    /// How many were made.
-    pub made: usize,
+    /// How many pins are the same as before, whether or not they were asked for again.
+    pub same: usize,
+    /// How many stand where another stood.
+    pub moved: usize,
+    /// How many are new.
+    pub new: usize,
     /// Remarks that do not stop anything.
     pub notes: Vec<String>,
 }
@@ -408,6 +421,7 @@ fn expected_by(
                     Value::Text(text) => text.parse().ok(),
                     _ => None,
                 })
+                .chain(signed::keys_of(&expected.want))
                 .map(move |digest| (digest, expected))
         })
         .collect();
@@ -594,7 +608,13 @@ fn expect(
     };
     let mut out = Vec::new();
     for context in &contexts {
-        let one = expect_one(asked, rule, block, context, additions.get(&rule.name))?;
+        let mut one = expect_one(asked, rule, block, context, additions.get(&rule.name))?;
+        if rule.has_step(Kind::FindSignature)
+            && signed::applies(block.kind)
+            && let Some(signed) = signed::wanted(&request.demands, one.image.as_ref())
+        {
+            one.want = one.want.with(signed::SIGNED, signed);
+        }
         let inside = expect_packages(asked, request, rule, block, &one)?;
         out.push(one);
         out.extend(inside);
@@ -850,7 +870,6 @@ pub fn lock(
     // What is known already.
     let mut open: Vec<usize> = Vec::new();
     let mut again: Vec<usize> = Vec::new();
-    let mut kept = 0;
     let mut catalogs: BTreeMap<usize, catalog::Question<'_>> = BTreeMap::new();
     for (index, expected) in wanted.iter().enumerate() {
         match &expected.key {
@@ -880,11 +899,6 @@ pub fn lock(
                     request.adds_required,
                 );
                 if let (Some(known), true) = (known, question.is_answered()) {
-                    let inside = known
-                        .packages
-                        .iter()
-                        .map(|one| LockBlock::Package(known, one));
-                    kept += 1 + inside.map(|block| block.pins().len()).sum::<usize>();
                     put(&mut lock, LockBlock::Catalog(known));
                 } else if question.asks() {
                     open.push(index);
@@ -908,7 +922,6 @@ pub fn lock(
                 if is_composed(&expected.key) && excludes_anew {
                     again.push(index);
                 } else {
-                    kept += block.pins().len();
                     put(&mut lock, block);
                 }
             }
@@ -943,6 +956,7 @@ pub fn lock(
             }
             _ => answer(expected, resolver.rules, &means),
         }
+        .and_then(|found| signed::complete(found, expected, known, &means))
     });
     if resolver.stop.load(std::sync::atomic::Ordering::Relaxed) {
         return Err(ResolveError::Stopped);
@@ -970,21 +984,6 @@ pub fn lock(
     }
     if !problems.is_empty() {
         return Err(ResolveError::Unanswered { problems });
-    }
-    // A catalog is answered as a whole, though most of it may be what it was.
-    let mut made = 0;
-    for block in answered.blocks() {
-        let count = block.pins().len();
-        let same = previous.and_then(|lock| lock.find(&block.key()));
-        let stays = matches!(
-            (block, same),
-            (LockBlock::Package(_, new), Some(LockBlock::Package(_, old))) if new == old
-        );
-        if stays {
-            kept += count;
-        } else {
-            made += count;
-        }
     }
     complete(&answered, &wanted, resolver)?;
     for risk in &request.risks {
@@ -1023,12 +1022,43 @@ pub fn lock(
     let placements =
         placements(&lock, &[], resolver.rules, &Layout::default()).map_err(ResolveError::Place)?;
     refuse_collisions(&placements, "", &Layout::default()).map_err(ResolveError::Place)?;
+    let [same, moved, new] = compared(previous, &lock);
     Ok(Locked {
         lock,
-        kept,
-        made,
+        same,
+        moved,
+        new,
         notes,
     })
+}
+
+/// How many pins of a lock an earlier one has in the same block, how many stand where it has another, and how many are
+/// new.
+fn compared(previous: Option<&Lock>, lock: &Lock) -> [usize; 3] {
+    let mut counts = [0; 3];
+    for (key, pins) in lock.owners() {
+        let before = previous
+            .and_then(|lock| lock.find(&key))
+            .map(|block| block.pins())
+            .unwrap_or_default();
+        let now: BTreeSet<Digest> = pins.iter().map(|(_, pin)| pin.digest).collect();
+        for (role, pin) in &pins {
+            let at = if before.iter().any(|(_, old)| old.digest == pin.digest) {
+                0
+            } else if before.iter().any(|(was, old)| {
+                was.kind() == role.kind()
+                    && was.name() == role.name()
+                    && old.origin == pin.origin
+                    && !now.contains(&old.digest)
+            }) {
+                1
+            } else {
+                2
+            };
+            counts[at] += 1;
+        }
+    }
+    counts
 }
 
 /// Derives the lists of a lock (components of payloads, images of charts) again from the bytes that it pins, and says
@@ -1242,7 +1272,7 @@ fn root(owner: String, origin: &PinOrigin, blob: Blob, platforms: &[PlatformName
     }
 }
 
-/// What is fetched for the signatures of a pin: those of a release are files, others are images.
+/// What is fetched for the signatures of a pin: those of a release or from a lookaside are files, others are images.
 fn signature_roots(owner: &str, pin: &Pin) -> Vec<Root> {
     pin.signatures
         .iter()
@@ -1251,15 +1281,20 @@ fn signature_roots(owner: &str, pin: &Pin) -> Vec<Root> {
                 digest: signature.digest,
                 size: signature.size,
             };
-            match release::path_of_signature(pin, signature) {
-                None => root(owner.to_owned(), &pin.origin, blob, &[]),
-                Some(path) => Root {
-                    owner: owner.to_owned(),
-                    fetch: Fetch {
-                        blob,
-                        content: Content::Opaque,
-                        origins: vec![Origin::Signature(path)],
-                    },
+            let file = match (
+                release::path_of_signature(pin, signature),
+                signed::address_of(signature),
+            ) {
+                (Some(path), _) => Origin::Signature(path),
+                (None, Some(address)) => Origin::Url(address.to_owned()),
+                (None, None) => return root(owner.to_owned(), &pin.origin, blob, &[]),
+            };
+            Root {
+                owner: owner.to_owned(),
+                fetch: Fetch {
+                    blob,
+                    content: Content::Opaque,
+                    origins: vec![file],
                 },
             }
         })
@@ -1358,22 +1393,19 @@ pub fn placements(
             names = chart::block_names(chart, names);
             // A chart that is a file is an image only as it was made here.
             if let (Some(made), Some(origin)) = (made, &origin) {
-                placed.push(place(
-                    rule,
-                    layout,
-                    &Subject {
-                        owner: key.to_string(),
-                        origin,
-                        role: Role::Chart.kind(),
-                        name: None,
-                        version: None,
-                        block: names.clone(),
-                        want: want.clone(),
-                        source: None,
-                        blob: made.blob,
-                        platforms: &[],
-                    },
-                )?);
+                let subject = Subject {
+                    owner: key.to_string(),
+                    origin,
+                    role: Role::Chart.kind(),
+                    name: None,
+                    version: None,
+                    block: names.clone(),
+                    want: want.clone(),
+                    source: None,
+                    blob: made.blob,
+                    platforms: &[],
+                };
+                placed.push((place(rule, layout, &subject)?, None));
             }
         }
         for (role, pin) in pins {
@@ -1389,27 +1421,26 @@ pub fn placements(
                 Role::Payload { version } | Role::Component { version, .. } => Some(version),
                 _ => None,
             };
-            placed.push(place(
-                rule,
-                layout,
-                &Subject {
-                    owner: key.to_string(),
-                    origin: &origin,
-                    role: role.kind(),
-                    name: role.name(),
-                    version,
-                    block: names.clone(),
-                    want: want.clone(),
-                    source: pin.repository(),
-                    blob: made.map_or_else(|| pin.blob(), |made| made.blob),
-                    platforms: match made {
-                        Some(_) => &[],
-                        None => &pin.platforms,
-                    },
+            let subject = Subject {
+                owner: key.to_string(),
+                origin: &origin,
+                role: role.kind(),
+                name: role.name(),
+                version,
+                block: names.clone(),
+                want: want.clone(),
+                source: pin.repository(),
+                blob: made.map_or_else(|| pin.blob(), |made| made.blob),
+                platforms: match made {
+                    Some(_) => &[],
+                    None => &pin.platforms,
                 },
-            )?);
+            };
+            // What was built here is another image than the one that was signed.
+            let signed = made.is_none().then_some(pin);
+            placed.push((place(rule, layout, &subject)?, signed));
         }
-        for placed in placed {
+        for (placed, signed) in placed {
             let same = (
                 placed.path.clone(),
                 placed.tag.clone(),
@@ -1417,12 +1448,45 @@ pub fn placements(
                 placed.platforms.clone(),
                 placed.origin.clone(),
             );
-            if seen.insert(same) {
-                placements.push(placed);
+            if !seen.insert(same) {
+                continue;
             }
+            if let Some(pin) = signed {
+                for (tag, blob) in signed::tags(pin) {
+                    let beside = beside(&placed, pin, tag, blob);
+                    if !placements.contains(&beside) {
+                        placements.push(beside);
+                    }
+                }
+            }
+            placements.push(placed);
         }
     }
     Ok(placements)
+}
+
+/// The place of a signature: beside its image, and in no mirror set, since nodes look for it where the image is.
+fn beside(placed: &Placement, pin: &Pin, tag: crate::reference::Tag, blob: Blob) -> Placement {
+    let origin = match (name_of(pin), &placed.origin) {
+        (Some(ImageName::Registry(name)), _) => ImageName::Registry(Reference {
+            tag: Some(tag.clone()),
+            digest: None,
+            ..name
+        }),
+        (_, origin) => origin.clone(),
+    };
+    Placement {
+        category: None,
+        by: Vec::new(),
+        owner: placed.owner.clone(),
+        role: "signature".to_owned(),
+        origin,
+        digest: blob.digest,
+        size: blob.size,
+        platforms: Vec::new(),
+        path: placed.path.clone(),
+        tag,
+    }
 }
 
 /// The name that workloads know a pin by.

@@ -205,6 +205,18 @@ fn choose<'a>(name: &LayoutName, images: &'a [Descriptor]) -> io::Result<Option<
 }
 
 impl Names for Live {
+    fn referrers(&self, repository: &Repository, digest: &Digest) -> io::Result<Vec<Digest>> {
+        let found = self.client.referrers(repository, *digest);
+        let mut digests: Vec<Digest> = found
+            .map_err(io::Error::other)?
+            .into_iter()
+            .map(|descriptor| descriptor.digest)
+            .collect();
+        digests.sort();
+        digests.dedup();
+        Ok(digests)
+    }
+
     fn resolve(&self, name: &ImageName) -> io::Result<Option<Answer>> {
         match name {
             ImageName::Layout(name) => self.resolve_layout(name),

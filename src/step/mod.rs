@@ -16,6 +16,7 @@ pub mod rule;
 use std::fmt;
 
 use crate::canon::{Key, Value};
+use crate::digest::Digest;
 use crate::oci::PlatformName;
 use crate::reference::{ImageName, Repository};
 use crate::store::Blob;
@@ -182,6 +183,8 @@ pub enum Observe {
     Tag(ImageName),
     /// What is at this address now?
     File(Address),
+    /// What refers to this manifest now?
+    Referrers(Repository, Digest),
     /// Which tags does this repository have now?
     Tags(Repository),
 }
@@ -191,6 +194,9 @@ impl fmt::Display for Observe {
         match self {
             Self::Tag(image) => fmt::Display::fmt(image, formatter),
             Self::File(address) => fmt::Display::fmt(address, formatter),
+            Self::Referrers(repository, digest) => {
+                write!(formatter, "referrers of {repository}@{digest}")
+            }
             Self::Tags(repository) => write!(formatter, "the tags of {repository}"),
         }
     }

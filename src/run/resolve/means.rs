@@ -28,6 +28,13 @@ use crate::step::{Address, Content, Derive, Fetch, Observe, Origin};
 use crate::store::memo::{Output, recall};
 use crate::store::{Blob, Source, Verified, read};
 
+/// What refers to a manifest, as evidence keeps it: one digest per line.
+#[must_use]
+pub fn referrer_list(digests: &[Digest]) -> Vec<u8> {
+    let lines: Vec<String> = digests.iter().map(|digest| format!("{digest}\n")).collect();
+    lines.concat().into_bytes()
+}
+
 /// Why a request cannot be answered, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -427,6 +434,28 @@ impl<'a> Means<'a> {
             }
             Ok(found.map(Arc::from))
         })
+    }
+
+    /// What refers to a manifest now, sorted; the list is in the store then, for whoever replays this run.
+    ///
+    /// # Errors
+    /// If nobody could be asked.
+    pub fn referrers(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Vec<Digest>, Problem> {
+        let question = Observe::Referrers(repository.clone(), *digest);
+        let names = self.names_or_offline(&question)?;
+        let found = {
+            let _passage = self.pass()?;
+            names.referrers(repository, digest)
+        };
+        let found = found.map_err(|error| Problem::io(&question, &error))?;
+        let list = referrer_list(&found);
+        (self.resolver.evidence)(&question.to_string(), Some(Digest::of(&list)));
+        self.keep(&list)?;
+        Ok(found)
     }
 
     /// The tags of a repository, sorted; `None` if there is no such repository.

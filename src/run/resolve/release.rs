@@ -1045,10 +1045,27 @@ pub fn verify_pinned(
     source: &dyn Source,
     file: &dyn Fn(&Digest) -> Option<Vec<u8>>,
 ) -> Result<usize, Unsigned> {
+    let (count, mut wrong) = unsigned(lock, rules, source, file);
+    if wrong.is_empty() {
+        Ok(count)
+    } else {
+        Err(wrong.swap_remove(0))
+    }
+}
+
+/// The same for all of them: how many are vouched for, and which are not.
+#[must_use]
+pub fn unsigned(
+    lock: &Lock,
+    rules: &Rules,
+    source: &dyn Source,
+    file: &dyn Fn(&Digest) -> Option<Vec<u8>>,
+) -> (usize, Vec<Unsigned>) {
     let looks = rules
         .recording(crate::step::rule::BlockKind::Release)
         .is_some_and(|rule| rule.has_step(Kind::FindSignature));
     let mut count = 0;
+    let mut wrong = Vec::new();
     for release in lock.releases.iter().filter(|_| looks) {
         let settings = release.want.settings();
         let policy = policy(settings);
@@ -1065,12 +1082,19 @@ pub fn verify_pinned(
                 if policy == Policy::Warn {
                     continue;
                 }
-                return Err(unsigned("no signature is pinned".to_owned()));
+                wrong.push(unsigned("no signature is pinned".to_owned()));
+                continue;
             }
-            let (ring, keys) = ring(settings, &|digest| {
+            let ring = ring(settings, &|digest| {
                 file(digest).map(|bytes| (digest.to_string(), bytes))
-            })
-            .map_err(|problem| unsigned(problem.text))?;
+            });
+            let (ring, keys) = match ring {
+                Ok(found) => found,
+                Err(problem) => {
+                    wrong.push(unsigned(problem.text));
+                    continue;
+                }
+            };
             let mut reasons = Vec::new();
             let mut holds = false;
             for signature in &payload.pin.signatures {
@@ -1092,13 +1116,14 @@ pub fn verify_pinned(
                     Err(reason) => reasons.push(format!("{}: {reason}", signature.from)),
                 }
             }
-            if !holds {
-                return Err(unsigned(format!("with {keys}, {}", reasons.join("; "))));
+            if holds {
+                count += 1;
+            } else {
+                wrong.push(unsigned(format!("with {keys}, {}", reasons.join("; "))));
             }
-            count += 1;
         }
     }
-    Ok(count)
+    (count, wrong)
 }
 
 /// The number in the name of a signature (`signature-3`).
