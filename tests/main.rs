@@ -36,6 +36,7 @@ mod once;
 mod openshift_graph;
 mod openshift_payload;
 mod openshift_signature;
+mod pages;
 mod places;
 mod releases;
 mod review;

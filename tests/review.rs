@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
 use serde_json::json;
 
 use imgbuild::canon::Key;
@@ -1606,4 +1608,325 @@ fn a_forged_record_of_work_is_found_because_the_work_is_done_again() {
         .run(&near, "audit")
         .ends(4)
         .says(&["finding lock ", "lists other components than its payloads"]);
+}
+
+/// A catalog's host, besides that of the releases.
+const CATALOGS: &str = "catalogs.example.test";
+
+/// A config of releases and operators, with room between the lines so that git can merge it.
+fn product(greatest: &str, packages: &[&str]) -> String {
+    let room = |name: &str| {
+        (0..4).fold(String::new(), |text, line| {
+            text + &format!("    # {name} {line}\n")
+        })
+    };
+    let mut text = format!(
+        "  platform:\n    channels:\n    - name: stable-4.16\n      minVersion: 4.16.1\n      maxVersion: {greatest}\n{}  operators:\n  - catalog: {CATALOGS}/redhat/operator-index:v4.16\n    packages:\n",
+        room("releases")
+    );
+    for package in packages {
+        writeln!(text, "    - {package}").unwrap();
+        text += &room(
+            package
+                .split([',', '}'])
+                .next()
+                .unwrap()
+                .trim_start_matches('{'),
+        );
+    }
+    text
+}
+
+/// Runs git with the program as its merge driver.
+fn git(site: &crate::site::Site, words: &[&str]) -> Run {
+    let output = site
+        .tool("git")
+        .args(words)
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_AUTHOR_NAME", "a")
+        .env("GIT_AUTHOR_EMAIL", "a@example.test")
+        .env("GIT_COMMITTER_NAME", "a")
+        .env("GIT_COMMITTER_EMAIL", "a@example.test")
+        .output()
+        .unwrap();
+    Run::of(format!("git {}", words.join(" ")), &output)
+}
+
+#[test]
+fn operators_and_releases_that_branches_change_merge_and_what_both_changed_is_shown_alone() {
+    let operators = |newest: &str| {
+        vec![
+            Operator::new("alpha", &[&format!("stable: 1.0.0 1.1.0 {newest}")]),
+            Operator::new("beta", &["stable: 1.0.0 2.0.0"]),
+            Operator::new("gamma", &["stable: 3.0.0 4.0.0"]),
+        ]
+    };
+    let catalog = Catalog {
+        host: CATALOGS,
+        repository: "redhat/operator-index",
+        tag: "v4.16",
+        form: Form::Oci,
+        architectures: &["amd64"],
+    };
+    let mut index = World::new(5);
+    index.catalog(&catalog, &operators("1.2.0")).unwrap();
+    let index = Upstream::start(index, Options::default()).unwrap();
+    let releases = crate::site::release::World::new();
+    let made = [
+        releases.release(0, "4.16.1", &[]),
+        releases.release(1, "4.16.2", &["4.16.1"]),
+    ];
+    releases.channel(
+        "stable-4.16",
+        "amd64",
+        &[&made[0], &made[1]],
+        &[("4.16.1", "4.16.2")],
+        &[],
+    );
+    let site = releases.site();
+    site.leads(CATALOGS, &index.host());
+    let run = |line: &str| releases.run(&site, line);
+    let commit = |message: &str| {
+        git(&site, &["add", "-A"]).ends(0);
+        git(&site, &["commit", "-q", "-m", message]).ends(0);
+    };
+    git(&site, &["init", "-q", "-b", "main"]).ends(0);
+    run("init --git").done();
+    let driver = format!(
+        "{} merge-driver %O %A %B %P",
+        env!("CARGO_BIN_EXE_imgbuild")
+    );
+    git(&site, &["config", "merge.imgbuild.driver", &driver]).ends(0);
+    site.write(
+        ".gitignore",
+        "store\nauth.json\nregistries.conf\nrelease.asc\n.cache\n",
+    );
+    site.config(&product(
+        "4.16.1",
+        &["{name: alpha}", "{name: beta}", "{name: gamma}"],
+    ));
+    run("lock").done();
+    commit("start");
+
+    // One changes an operator and a release, another an operator, a third takes what is new of the first one's operator.
+    git(&site, &["checkout", "-q", "-b", "left"]).ends(0);
+    site.config(&product(
+        "4.16.2",
+        &[
+            "{name: alpha, minVersion: 1.1.0}",
+            "{name: beta}",
+            "{name: gamma}",
+        ],
+    ));
+    run("lock").done().says(&["+ 4.16.2", "~ alpha"]);
+    // Lists and catalogs are derived again by an audit, without the memo.
+    run("build").done();
+    run("audit").done().says(&["\nsound\n"]);
+    commit("left");
+    git(&site, &["checkout", "-q", "-b", "right", "main"]).ends(0);
+    site.config(&product(
+        "4.16.1",
+        &[
+            "{name: alpha}",
+            "{name: beta}",
+            "{name: gamma, minVersion: 3.0.0}",
+        ],
+    ));
+    run("lock").done().says(&["~ gamma"]).hides("~ alpha");
+    commit("right");
+    git(&site, &["checkout", "-q", "-b", "third", "main"]).ends(0);
+    index
+        .change(|world| world.catalog(&catalog, &operators("1.3.0")))
+        .unwrap();
+    run("lock --update package:alpha").done();
+    commit("third");
+
+    git(&site, &["checkout", "-q", "left"]).ends(0);
+    git(&site, &["merge", "-q", "right", "-m", "merged"]).ends(0);
+    // Nobody can be asked from here on.
+    site.write("registries.conf", "");
+    run("lock --check").done().says(&["answers imageset.yaml"]);
+    let merged = site.lock_text();
+    for part in [
+        "version = \"4.16.2\"",
+        "want = { min = \"1.1.0\" }",
+        "want = { min = \"3.0.0\" }",
+    ] {
+        assert!(
+            merged.contains(part),
+            "{part} survives the merge:\n{merged}"
+        );
+    }
+
+    let conflict = git(&site, &["merge", "-q", "third"]).ends(1);
+    let disputed = site.lock_text();
+    assert_eq!(
+        disputed.matches("<<<<<<< ours").count(),
+        1,
+        "one block is disputed:\n{}\n{disputed}",
+        conflict.story()
+    );
+    let start = disputed.find("<<<<<<<").unwrap();
+    let end = disputed.find(">>>>>>>").unwrap();
+    let inside = &disputed[start..end];
+    assert!(inside.contains("alpha"), "it is that of alpha:\n{disputed}");
+    for other in ["beta", "gamma", "[[release", "ocp-release"] {
+        assert!(
+            !inside.contains(other),
+            "{other} is not between the markers:\n{disputed}"
+        );
+    }
+}
+
+/// What one side does to the images of a config.
+#[derive(Clone, Copy, Debug)]
+enum Edit {
+    /// Another version of an image.
+    Version(usize),
+    /// An image is dropped.
+    Drop(usize),
+    /// An image is added.
+    Add(usize),
+}
+
+fn edits() -> impl Strategy<Value = Vec<Edit>> {
+    let one = prop_oneof![
+        (0..IMAGES.len()).prop_map(Edit::Version),
+        (0..IMAGES.len()).prop_map(Edit::Drop),
+        (0_usize..3).prop_map(Edit::Add),
+    ];
+    prop::collection::vec(one, 1..3)
+}
+
+fn edited(edits: &[Edit]) -> BTreeSet<String> {
+    let mut images: BTreeSet<String> = IMAGES.iter().map(|image| (*image).to_owned()).collect();
+    for edit in edits {
+        match edit {
+            Edit::Version(index) => {
+                if images.remove(IMAGES[*index]) {
+                    images.insert(IMAGES[*index].replace(":1", ":2"));
+                }
+            }
+            Edit::Drop(index) => {
+                images.remove(IMAGES[*index]);
+                images.remove(&IMAGES[*index].replace(":1", ":2"));
+            }
+            Edit::Add(index) => {
+                images.insert(format!("more/{index}:1"));
+            }
+        }
+    }
+    images
+}
+
+#[test]
+fn a_clean_merge_is_what_locking_the_merged_config_gives_or_is_refused_by_name() {
+    let mut all: Vec<String> = IMAGES.iter().map(|image| (*image).to_owned()).collect();
+    all.extend(IMAGES.iter().map(|image| image.replace(":1", ":2")));
+    all.extend((0..3).map(|index| format!("more/{index}:1")));
+    let names: Vec<&str> = all.iter().map(String::as_str).collect();
+    let upstream = Upstream::start(world(&names, &[]), Options::default()).unwrap();
+    let place = Place::new(Some(&upstream));
+    let locked = |images: &BTreeSet<String>| {
+        let images: Vec<&str> = images.iter().map(String::as_str).collect();
+        place.wants(&images);
+        fs::remove_file(place.path(LOCK)).ok();
+        place.imgbuild("lock").ends(0);
+        let text = place.lock();
+        // Locking again changes nothing.
+        place.imgbuild("lock").ends(0).says(&["nothing changed"]);
+        assert_eq!(place.lock(), text, "a second time gives the same bytes");
+        text
+    };
+    let base: BTreeSet<String> = IMAGES.iter().map(|image| (*image).to_owned()).collect();
+    let start = locked(&base);
+    let mut runner = TestRunner::new(Config {
+        cases: 8,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    runner
+        .run(&(edits(), edits()), |(left, right)| {
+            let (left, right) = (edited(&left), edited(&right));
+            let (ours, theirs) = (locked(&left), locked(&right));
+            // Locality: an image that a side did not touch has the same lines on both.
+            let block = |text: &str, image: &str| {
+                text.split("\n\n")
+                    .find(|block| block.contains(&format!("/{image}\"")))
+                    .map(|block| block.trim_end().to_owned())
+            };
+            for image in left.intersection(&base) {
+                prop_assert_eq!(
+                    block(&ours, image),
+                    block(&start, image),
+                    "{} is as it was",
+                    image
+                );
+            }
+            // What three-way merging of the lists of images gives.
+            let merged: BTreeSet<String> = left
+                .union(&right)
+                .filter(|image| {
+                    !base.contains(*image) || left.contains(*image) && right.contains(*image)
+                })
+                .cloned()
+                .collect();
+            place.write("o", &start);
+            place.write("a", &ours);
+            place.write("b", &theirs);
+            let run = place.imgbuild("merge-driver o a b the.lock.toml");
+            if run.code == Some(0) {
+                prop_assert_eq!(
+                    place.read("a"),
+                    locked(&merged),
+                    "{:?} and {:?}",
+                    left,
+                    right
+                );
+            } else {
+                prop_assert!(
+                    run.stderr.contains("the.lock.toml: both sides changed "),
+                    "a refusal names the block: {}",
+                    run.story()
+                );
+            }
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn the_commands_of_the_sample_workflow_are_understood() {
+    let text = fs::read_to_string("examples/workflows/drift.yaml").unwrap();
+    let workflow: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+    assert!(
+        workflow["on"]["schedule"][0]["cron"].is_string(),
+        "it runs on a schedule: {workflow}"
+    );
+    let place = Place::new(None);
+    let mut commands = 0;
+    for step in workflow["jobs"]["drift"]["steps"].as_array().unwrap() {
+        let script = step["run"].as_str().unwrap_or_default();
+        for line in script.lines().filter(|line| line.starts_with("imgbuild ")) {
+            let line = line
+                .split(" || ")
+                .next()
+                .unwrap()
+                .split(" > ")
+                .next()
+                .unwrap();
+            let run = place.imgbuild(line.trim_start_matches("imgbuild "));
+            // There is nothing to lock here, and that is the only complaint.
+            assert!(
+                matches!(run.code, Some(1 | 3)),
+                "it is no mistake of usage:\n{}",
+                run.story()
+            );
+            commands += 1;
+        }
+    }
+    assert_eq!(
+        commands, 3,
+        "check, update, and the difference for the change"
+    );
 }

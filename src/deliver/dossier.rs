@@ -242,12 +242,14 @@ impl Dossier<'_> {
         }
         text.push_str("</table>\n");
         if !self.parts.is_empty() {
-            text.push_str("<h2>Parts</h2>\n<table>\n<tr><th>file<th>size<th>SHA-256\n");
+            text.push_str(
+                "<h2>Parts</h2>\n<table class=\"list\">\n<tr><th>file<th>size<th>SHA-256\n",
+            );
             for part in &self.parts {
                 let sha256 = part.sha256.map_or_else(String::new, |sha256| sha256.hex());
                 let _ = writeln!(
                     text,
-                    "<tr><td>{}<td class=\"n\">{}<td><code>{sha256}</code>",
+                    "<tr><td>{}<td class=\"n\" data-is=\"size\">{}<td><code>{sha256}</code>",
                     escape(&part.name),
                     size(part.size)
                 );
@@ -259,11 +261,11 @@ impl Dossier<'_> {
             Some(changes) => text.push_str(&escape(changes.text().trim_end())),
             None => text.push_str("Everything is new, or the lock before it is not at hand."),
         }
-        text.push_str("</pre>\n<h2>Images</h2>\n<table>\n<tr><th>asked for by<th>image<th>size<th>carried here\n");
+        text.push_str("</pre>\n<h2>Images</h2>\n<table class=\"list\">\n<tr><th>asked for by<th>image<th>size<th>carried here\n");
         for image in &self.images {
             let _ = writeln!(
                 text,
-                "<tr><td>{}<td><code>{}</code><td class=\"n\">{}<td class=\"n\">{}",
+                "<tr><td>{}<td><code>{}</code><td class=\"n\" data-is=\"size\">{}<td class=\"n\" data-is=\"carried here\">{}",
                 escape(&image.owner),
                 escape(&image.image),
                 some_size(image.bytes),
@@ -279,7 +281,7 @@ impl Dossier<'_> {
     }
 }
 
-const STYLE: &str = ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}table{border-collapse:collapse;width:100%;margin:1rem 0}th,td{border:1px solid #8886;padding:.3rem .6rem;text-align:left;vertical-align:top;overflow-wrap:anywhere}td.n{text-align:right;white-space:nowrap}pre,code{font-family:ui-monospace,monospace;font-size:.85em}pre{border:1px solid #8886;padding:.6rem;overflow-x:auto}.sign td{height:2.5rem;width:70%}@media print{body{font-size:10pt;margin:0;max-width:none}pre{white-space:pre-wrap}tr{break-inside:avoid}h2{break-after:avoid}}";
+const STYLE: &str = ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}table{border-collapse:collapse;width:100%;margin:1rem 0}th,td{border:1px solid #8886;padding:.3rem .6rem;text-align:left;vertical-align:top;overflow-wrap:anywhere}td.n{text-align:right;white-space:nowrap}pre,code{font-family:ui-monospace,monospace;font-size:.85em}pre{border:1px solid #8886;padding:.6rem;overflow-x:auto}.sign td{height:2.5rem;width:70%}@media screen and (max-width:44rem){pre{white-space:pre-wrap;overflow-wrap:anywhere}.list tr{display:block;border:1px solid #8886;margin:.5rem 0;padding:.3rem .6rem}.list th{display:none}.list tr:first-child{display:none}.list td{display:block;border:0;padding:.1rem 0;text-align:left}.list td[data-is]::before{content:attr(data-is) \": \"}}@media print{body{font-size:10pt;margin:0;max-width:none}pre{white-space:pre-wrap}tr{break-inside:avoid}h2{break-after:avoid}}";
 
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

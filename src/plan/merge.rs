@@ -177,7 +177,7 @@ pub fn merge(base: &Lock, ours: &Lock, theirs: &Lock) -> Result<Merged, Newer> {
                 .iter()
                 .any(|(_, outcome)| !matches!(outcome, Outcome::Clean(None))),
             Outcome::Conflict => !ours.contains_key(head) || !theirs.contains_key(head),
-        };
+        } || is_crossed(&group, &base, &ours, &theirs);
         if is_torn {
             // One side removed the whole, the other changed something in it. What stands in it cannot be printed
             // without it, so both versions are printed whole.
@@ -209,6 +209,29 @@ pub fn merge(base: &Lock, ours: &Lock, theirs: &Lock) -> Result<Merged, Newer> {
         }
     }
     Ok(merged)
+}
+
+/// Whether one side asked something else of a release and the other changed what was found for it.
+fn is_crossed(
+    group: &[&BlockKey],
+    base: &BTreeMap<BlockKey, Part>,
+    ours: &BTreeMap<BlockKey, Part>,
+    theirs: &BTreeMap<BlockKey, Part>,
+) -> bool {
+    let (Some((head, payloads)), true) = (
+        group.split_first(),
+        matches!(group.first(), Some(BlockKey::Release { .. })),
+    ) else {
+        return false;
+    };
+    let asks = |side: &BTreeMap<BlockKey, Part>| match (base.get(head), side.get(head)) {
+        (Some(old), Some(new)) => old.fields != new.fields,
+        _ => false,
+    };
+    let finds =
+        |side: &BTreeMap<BlockKey, Part>| payloads.iter().any(|key| base.get(key) != side.get(key));
+    let agree = group.iter().all(|key| ours.get(key) == theirs.get(key));
+    !agree && (asks(ours) && finds(theirs) || asks(theirs) && finds(ours))
 }
 
 fn written(part: &Part) -> String {
@@ -277,6 +300,24 @@ fn lines(base: Option<&Part>, ours: &Part, theirs: &Part) -> Option<Part> {
     ) else {
         return None;
     };
+    if let Some(base) = base {
+        let single = |part: &Part| -> Vec<Field> {
+            let lines = part.fields.iter();
+            lines
+                .filter(|field| matches!(field.value, FieldValue::Line(_)))
+                .cloned()
+                .collect()
+        };
+        let changed = |part: &Part| part.fields != base.fields;
+        let asked_anew = |part: &Part| single(part) != single(base);
+        if changed(ours)
+            && changed(theirs)
+            && ours.fields != theirs.fields
+            && (asked_anew(ours) || asked_anew(theirs))
+        {
+            return None;
+        }
+    }
     let line = |part: Option<&Part>, key: &str| -> Option<String> {
         part?
             .fields

@@ -209,7 +209,7 @@ fn every_kind_of_conflict_is_found() {
     }
     let odf = sample().catalogs[0].package_key("odf-operator");
     let payload = sample().releases[0].payload_key(&sample().releases[0].payloads[0]);
-    let cases: [(&str, Edit, Edit, BlockKey); 8] = [
+    let cases: [(&str, Edit, Edit, BlockKey); 10] = [
         (
             "a rule",
             |lock| {
@@ -239,6 +239,22 @@ fn every_kind_of_conflict_is_found() {
             |lock| package(lock).images[0].size = 1,
             |lock| package(lock).images[0].size = 2,
             odf.clone(),
+        ),
+        (
+            "a wish of one beside what the other found",
+            |lock| package(lock).want = None,
+            |lock| {
+                package(lock).bundles.remove(0);
+            },
+            odf.clone(),
+        ),
+        (
+            "a wish for a release beside a payload that the other found",
+            |lock| lock.releases[0].want = crate::plan::lock::Want::default(),
+            |lock| {
+                lock.releases[0].payloads.remove(0);
+            },
+            sample().releases[0].key(),
         ),
         (
             "removed and changed",

@@ -161,7 +161,7 @@ code, .digest { font-family: ui-monospace, monospace; font-size: .86em; overflow
 .tools input, .tools select { font: inherit; color: inherit; background: var(--panel); border: 1px solid var(--line); border-radius: .4rem; padding: .4rem .6rem; }
 .key { display: inline-block; width: .8em; height: .8em; border-radius: .2em; vertical-align: -.05em; margin-right: .3em; }
 .owner { border-bottom: 1px solid var(--line); content-visibility: auto; contain-intrinsic-size: auto 3rem; }
-.owner > summary { display: grid; grid-template-columns: minmax(0, 1fr) 9rem 17rem; gap: .2rem 1rem; align-items: center; padding: .5rem .2rem; cursor: pointer; list-style: none; }
+.owner > summary { display: grid; grid-template-columns: minmax(0, 1fr) 8rem 19rem; gap: .2rem 1rem; align-items: center; padding: .5rem .2rem; cursor: pointer; list-style: none; }
 .owner > summary::-webkit-details-marker { display: none; }
 .owner > summary:hover, .owner[open] > summary { background: var(--panel); }
 .owner > summary:focus-visible { outline: 2px solid var(--strong); outline-offset: -2px; }

@@ -609,6 +609,7 @@ fn expect(
     let mut out = Vec::new();
     for context in &contexts {
         let mut one = expect_one(asked, rule, block, context, additions.get(&rule.name))?;
+        // What stands in a catalog is vouched for as its catalog says.
         if rule.has_step(Kind::FindSignature)
             && signed::applies(block.kind)
             && let Some(signed) = signed::wanted(&request.demands, one.image.as_ref())
@@ -944,19 +945,20 @@ pub fn lock(
         let expected = &wanted[index];
         let known = previous.and_then(|lock| lock.find(&expected.key));
         let rule = resolver.rules.get(&expected.rule);
-        if let (Some(question), Some(rule)) = (catalogs.get(&index), rule) {
-            return catalog::answer(question, rule, &means);
-        }
-        match (is_known, known, rule) {
-            (true, Some(LockBlock::Release(release)), Some(rule)) => {
-                release::refresh(release, expected, rule, &means)
+        let found = if let (Some(question), Some(rule)) = (catalogs.get(&index), rule) {
+            catalog::answer(question, rule, &means)
+        } else {
+            match (is_known, known, rule) {
+                (true, Some(LockBlock::Release(release)), Some(rule)) => {
+                    release::refresh(release, expected, rule, &means)
+                }
+                (true, Some(LockBlock::Chart(chart)), Some(rule)) => {
+                    chart::refresh(chart, expected, rule, &means)
+                }
+                _ => answer(expected, resolver.rules, &means),
             }
-            (true, Some(LockBlock::Chart(chart)), Some(rule)) => {
-                chart::refresh(chart, expected, rule, &means)
-            }
-            _ => answer(expected, resolver.rules, &means),
-        }
-        .and_then(|found| signed::complete(found, expected, known, &means))
+        };
+        found.and_then(|found| signed::complete(found, expected, previous, &means))
     });
     if resolver.stop.load(std::sync::atomic::Ordering::Relaxed) {
         return Err(ResolveError::Stopped);

@@ -16,7 +16,7 @@ const REPOSITORIES: usize = 5000;
 /// Most tags of one repository on the page.
 const TAGS: usize = 500;
 
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}\
+const STYLE: &str = ":root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}\
 h1{font-size:1.4rem}summary{cursor:pointer;padding:.3rem 0;overflow-wrap:anywhere}summary span{color:#666;font-size:.85em}\
 details{border-bottom:1px solid #ddd}ul{margin:.2rem 0 .8rem;padding-left:1.4rem}li{overflow-wrap:anywhere}\
 code{font:13px/1.5 ui-monospace,monospace}\

@@ -28,13 +28,15 @@ use super::{Expected, Found, texts, want_value};
 use crate::canon::Value;
 use crate::chart::artifact::{content_of, tag_of, version_of};
 use crate::chart::semver::{Constraint, Version};
+use crate::chart::survey::Needed;
 use crate::chart::{Capabilities, Survey, ValuesLayer, Wish, survey};
 use crate::digest::Digest;
 use crate::oci::Manifest;
 use crate::plan::key::BlockKey;
-use crate::plan::lock::{Chart, ChartSource, NewBlock, Origin as PinOrigin, Pin, Want};
+use crate::plan::lock::{Chart, ChartSource, Lock, NewBlock, Origin as PinOrigin, Pin, Want};
 use crate::reference::{ImageName, LayoutName, Reference, Repository, Tag};
 use crate::run::event::one_line;
+use crate::run::realise::Depot;
 use crate::step::place::{Layout, Subject, place};
 use crate::step::rule::Rule;
 use crate::step::{Address, Derive, Origin};
@@ -552,6 +554,35 @@ fn surveyed(file: &Blob, want: &Want, means: &Means<'_>) -> Result<Survey, Probl
     };
     store.put(&key, &[output]).map_err(failed)?;
     Ok(survey)
+}
+
+/// How a pin of a chart was found, by the survey that the store remembers: as it is written, by what, and where. Empty
+/// where nothing is remembered. `file` is the chart's file.
+#[must_use]
+pub fn found(
+    chart: &Chart,
+    file: Blob,
+    pin: &Pin,
+    lock: &Lock,
+    store: &(dyn Depot + Sync),
+) -> Vec<Needed> {
+    let values = |digest: &Digest| {
+        let pinned = lock.files.iter().find(|file| file.file.digest == *digest)?;
+        let bytes = read(store, &pinned.file, SMALL).ok()?;
+        Some((pinned.reference.clone(), bytes))
+    };
+    let survey = || -> Option<Survey> {
+        let wish = wish(&chart.want, &values).ok()?;
+        let outputs = recall(store, store, &work(file, &chart.want, &wish).key()).ok()??;
+        Survey::from_bytes(&read(store, &outputs.first()?.blob, SMALL).ok()?).ok()
+    };
+    let is_it = |needed: &Needed| {
+        Reference::parse_lenient(&needed.reference)
+            .is_ok_and(|reference| pin_of(chart, &reference) == Some(pin))
+    };
+    survey()
+        .map(|survey| survey.images.into_iter().filter(is_it).collect())
+        .unwrap_or_default()
 }
 
 /// An image that a chart needs, as nodes read its name.

@@ -322,7 +322,7 @@ fn tag_of(reference: &str) -> Option<String> {
 pub fn complete(
     mut found: Found,
     expected: &Expected,
-    before: Option<Block<'_>>,
+    before: Option<&Lock>,
     means: &Means<'_>,
 ) -> Result<Found, Vec<Problem>> {
     let demands = demands(&expected.want).map_err(|problem| vec![problem])?;
@@ -330,10 +330,14 @@ pub fn complete(
         return Ok(found);
     }
     let known: BTreeMap<Digest, Vec<Signature>> = before
-        .filter(|block| block.want() == Some(&expected.want))
-        .map(|block| block.pins())
-        .unwrap_or_default()
+        .filter(|lock| {
+            let block = lock.find(&expected.key);
+            block.and_then(|block| block.want().cloned()).as_ref() == Some(&expected.want)
+        })
         .into_iter()
+        .flat_map(Lock::owners)
+        .filter(|(key, _)| *key == expected.key || key.parent().as_ref() == Some(&expected.key))
+        .flat_map(|(_, pins)| pins)
         .filter(|(_, pin)| !pin.signatures.is_empty())
         .map(|(_, pin)| (pin.digest, pin.signatures.clone()))
         .collect();
@@ -704,7 +708,7 @@ pub fn verify_pinned(
         let looks =
             super::rule_of(&block, rules).is_some_and(|rule| rule.has_step(Kind::FindSignature));
         let want = match block {
-            // A package that was not asked for alone is its catalog's.
+            // What stands in a catalog is vouched for as its catalog says.
             Block::Package(catalog, _) => Some(&catalog.want),
             _ => block.want(),
         };

@@ -477,7 +477,7 @@ impl<'a> Vetted<'a> {
             .map_err(|error| Problem::of(&error).about(&file.reference))
     }
 
-    /// The chart that answers a request for one: the same request's, else one whose version fits.
+    /// The chart that answers a request for one: the same request's, else that of the highest version that fits.
     ///
     /// # Errors
     /// If the other lock pins no such chart, or the version is malformed.
@@ -491,14 +491,12 @@ impl<'a> Vetted<'a> {
         }
         let constraint = Constraint::parse(version.unwrap_or("*"))
             .map_err(|error| Problem::new(error.to_string()).about(reference))?;
-        let fits = |chart: &&Chart| {
-            let own = chart
-                .version
-                .as_deref()
-                .and_then(|own| Semver::parse(own).ok());
-            own.is_some_and(|own| constraint.check(&own))
-        };
-        charts().find(fits).ok_or_else(|| {
+        let fitting = charts().filter_map(|chart| {
+            let own = Semver::parse(chart.version.as_deref()?).ok()?;
+            constraint.check(&own).then_some((own, chart))
+        });
+        let highest = fitting.max_by(|(left, _), (right, _)| left.compare(right));
+        highest.map(|(_, chart)| chart).ok_or_else(|| {
             let what = version.map_or_else(
                 || format!("chart {reference}"),
                 |version| format!("chart {reference} {version}"),
@@ -554,8 +552,8 @@ fn read_payload(
     Ok(contents.described(repository.clone().with_digest(pin.digest), architecture))
 }
 
-/// The chart of the other lock that answers the very same request. Of other kinds there may be fewer parts here than there,
-/// so they are answered anew.
+/// The block of the other lock that answers the very same request, for kinds that are made of more than one name.
+/// Images and releases are answered one by one, since they may have fewer parts here.
 pub(super) fn taken_over(expected: &Expected, means: &Means<'_>) -> Option<NewBlock> {
     let vetted = means.within()?;
     match &expected.key {
