@@ -134,7 +134,7 @@ mod tests {
             ),
             (
                 "kind: ConfigMap\ndata:\n  ruby_1: ruby:1\n",
-                "s.yaml:3:11: \"ruby:1\" names no registry",
+                "s.yaml:3:11: \"ruby\" names no registry",
             ),
         ] {
             let error = parse_samples(text.as_bytes(), "s.yaml").unwrap_err();

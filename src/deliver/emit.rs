@@ -108,7 +108,7 @@ pub enum EmitError {
     },
     /// A file that the lock pins cannot be had.
     #[error("{name} cannot be read")]
-    Pinned {
+    File {
         /// The file.
         name: String,
         /// Why.
@@ -154,7 +154,7 @@ impl Hint for EmitError {
             Self::Signature { .. }
             | Self::Template { .. }
             | Self::Chart { .. }
-            | Self::Pinned { .. } => Some("run `imgbuild build` first".to_owned()),
+            | Self::File { .. } => Some("run `imgbuild build` first".to_owned()),
             Self::Object { .. } => {
                 Some("set targetCatalog or targetTag for this catalog".to_owned())
             }
@@ -345,7 +345,7 @@ fn sample_rows(
             continue;
         }
         let bytes =
-            read(source, &file.file, CONFIG_MAP_LIMIT).map_err(|source| EmitError::Pinned {
+            read(source, &file.file, CONFIG_MAP_LIMIT).map_err(|source| EmitError::File {
                 name: file.reference.clone(),
                 source: Box::new(source),
             })?;
