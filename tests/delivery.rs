@@ -286,6 +286,182 @@ fn a_flipped_bit_anywhere_changes_nothing_that_is_visible() {
     );
 }
 
+/// Changes a tar header of a part, and makes its checksum right again. The member is the last blob.
+fn mislead(bytes: &mut [u8], change: impl Fn(&mut [u8])) {
+    let at = (0..bytes.len() / 512)
+        .map(|block| block * 512)
+        .rfind(|at| bytes[at + 257..].starts_with(b"ustar"))
+        .unwrap();
+    let block = &mut bytes[at..at + 512];
+    change(block);
+    block[148..156].fill(b' ');
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+}
+
+fn named(block: &mut [u8], name: &str) {
+    block[..100].fill(0);
+    block[..name.len()].copy_from_slice(name.as_bytes());
+}
+
+#[test]
+fn a_hostile_archive_is_refused_with_its_place_and_changes_nothing_that_is_visible() {
+    type Change = Box<dyn Fn(&mut Vec<u8>)>;
+    let (upstream, site) = (Registry::start(), Registry::start());
+    let near = Place::new(&[&upstream]);
+    let base = noise(1, 30_000);
+    upstream.image("team/one", "v1", &[base.clone(), noise(2, 900)]);
+    near.want(&upstream, &["team/one:v1"]);
+    near.expect(0, &["export", "-c", "prod.yaml", "-o", "first"]);
+    upstream.image("team/one", "v1", &[base, noise(3, 20_000), noise(4, 9_000)]);
+    near.want(&upstream, &["team/one:v1"]);
+    near.expect(
+        0,
+        &[
+            "export",
+            "-c",
+            "prod.yaml",
+            "-o",
+            "second",
+            "--part-size",
+            "24000",
+        ],
+    );
+    let far = Place::new(&[&site]);
+    let to = format!("docker://{}/mirror", site.host());
+    far.expect(0, &["import", &text(&near.path("first")), "--to", &to]);
+    let before = site.tags();
+    let head = || {
+        site.server
+            .repositories()
+            .tags("mirror/imgbuild/head", None)
+    };
+    let adopted = head();
+    let around = files(&far.path("."));
+
+    let header =
+        |change: fn(&mut [u8])| -> Change { Box::new(move |bytes| mislead(bytes, change)) };
+    let flag =
+        |flag: u8| -> Change { Box::new(move |bytes| mislead(bytes, |block| block[156] = flag)) };
+    let called = |name: &'static str| -> Change {
+        Box::new(move |bytes| mislead(bytes, |block| named(block, name)))
+    };
+    let sized = |text: &'static [u8]| -> Change {
+        Box::new(move |bytes| mislead(bytes, |block| block[124..136].copy_from_slice(text)))
+    };
+    let extra = |name: &'static str| -> Change {
+        Box::new(move |bytes| {
+            let end = bytes.len() - 1024;
+            let mut block = bytes[..512].to_vec();
+            named(&mut block, name);
+            block[124..136].copy_from_slice(b"00000000000\0");
+            bytes.splice(end..end, block);
+            mislead(bytes, |_| ());
+        })
+    };
+    let table: Vec<(&str, Change)> = vec![
+        ("an absolute path", called("/etc/passwd")),
+        (
+            "a path that climbs",
+            called("blobs/sha256/../../../../etc/passwd"),
+        ),
+        ("a path with a dot", called("./index.json")),
+        ("a name in capitals", called("BLOBS/SHA256/X")),
+        ("a backslash", called("blobs\\sha256\\x")),
+        ("a name that is empty", called("")),
+        ("a hard link", flag(b'1')),
+        ("a symbolic link", flag(b'2')),
+        ("a character device", flag(b'3')),
+        ("a block device", flag(b'4')),
+        ("a folder", flag(b'5')),
+        ("a fifo", flag(b'6')),
+        ("a sparse file", flag(b'S')),
+        ("a long name", flag(b'L')),
+        ("an extended header", flag(b'x')),
+        ("a global header", flag(b'g')),
+        ("another volume", flag(b'M')),
+        (
+            "a link's target",
+            header(|block| block[157..168].copy_from_slice(b"/etc/passwd")),
+        ),
+        (
+            "a prefix of the name",
+            header(|block| block[345..350].copy_from_slice(b"../..")),
+        ),
+        ("eight gibibytes", sized(b"77777777777\0")),
+        (
+            "all that 64 bits can say",
+            sized(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"),
+        ),
+        ("less than nothing", sized(b"-0000000001\0")),
+        ("an entry more", extra("blobs/sha256/x")),
+        ("an entry that leads elsewhere", extra("../../x")),
+        (
+            "a part that ends early",
+            Box::new(|bytes| bytes.truncate(bytes.len() / 2)),
+        ),
+        ("a part that is empty", Box::new(Vec::clear)),
+        (
+            "a part that goes on",
+            Box::new(|bytes| bytes.extend_from_slice(&[0; 512])),
+        ),
+    ];
+    let second = near.path("second");
+    let parts: Vec<String> = files(&second)
+        .into_iter()
+        .filter(|name| Path::new(name).extension() == Some("tar".as_ref()))
+        .collect();
+    assert!(parts.len() >= 2, "the archive has parts: {parts:?}");
+    let victim = second.join(parts.last().unwrap());
+    let good = fs::read(&victim).unwrap();
+    // Whoever does this leaves no checksums that tell.
+    fs::remove_file(second.join("prod_seq000002.sha256")).unwrap();
+    let refused = |what: &str, place: &str| {
+        for arguments in [
+            &["verify", &text(&second)][..],
+            &["import", &text(&second), "--to", &to][..],
+        ] {
+            let said = far.expect(4, arguments);
+            assert!(said.contains(place), "{what}: the place is named: {said}");
+            assert_eq!(site.tags(), before, "{what}: no tag has moved");
+            assert_eq!(head(), adopted, "{what}: no head has moved");
+        }
+        assert_eq!(
+            files(&far.path(".")),
+            around,
+            "{what}: nothing is written elsewhere"
+        );
+    };
+    for (what, change) in table {
+        let mut bytes = good.clone();
+        change(&mut bytes);
+        fs::write(&victim, &bytes).unwrap();
+        refused(what, parts.last().unwrap());
+    }
+    // Parts of two archives that changed places, and one that is there twice under two names.
+    let first = files(&near.path("first"))
+        .into_iter()
+        .find(|name| Path::new(name).extension() == Some("tar".as_ref()))
+        .unwrap();
+    fs::copy(near.path("first").join(first), &victim).unwrap();
+    refused("another archive's part", parts.last().unwrap());
+    fs::copy(second.join(&parts[0]), &victim).unwrap();
+    refused("a part under two names", parts.last().unwrap());
+    // A part that is missing is no damage: the rest is staged, and it is asked for.
+    fs::remove_file(&victim).unwrap();
+    far.expect(4, &["verify", &text(&second)]);
+    let said = far.expect(5, &["import", &text(&second), "--to", &to]);
+    assert!(said.contains(&format!("{:04}", parts.len())), "{said}");
+    assert_eq!(
+        (site.tags(), head()),
+        (before.clone(), adopted),
+        "nothing is visible"
+    );
+    fs::write(&victim, good).unwrap();
+    far.expect(0, &["import", &text(&second), "--to", &to]);
+    assert_ne!(site.tags(), before, "the good archive is adopted");
+}
+
 #[test]
 fn a_cut_blob_is_joined_on_its_way_to_a_registry_a_layout_and_a_store() {
     let (upstream, site) = (Registry::start(), Registry::start());
@@ -1076,7 +1252,11 @@ fn what_other_tools_mirrored_is_taken_over_and_not_sent_again() {
     tar_file(
         &mut v1,
         "publish/.metadata.json",
-        br#"{"kind":"Metadata","uid":"x","pastMirror":{"sequence":3}}"#,
+        format!(
+            r#"{{"apiVersion":"mirror.openshift.io/v1alpha2","kind":"Metadata","uid":"x","singleUse":false,"pastMirror":{{"timestamp":1,"sequence":3,"mirror":{{}},"associations":[{{"name":"a/one:v1","path":"team/one","id":"{one}","tagSymlink":"v1","type":5,"layerDigests":[]}}]}},"pastAssociations":[{{"name":"a/old:v1","path":"team/old","id":"sha256:{}","tagSymlink":"v1","type":5,"layerDigests":[]}}]}}"#,
+            "0".repeat(64)
+        )
+        .as_bytes(),
     );
     tar_file(&mut v1, &format!("v2/team/one/manifests/{one}"), &manifest);
     let mut link = tar::Header::new_gnu();
@@ -1120,6 +1300,12 @@ fn what_other_tools_mirrored_is_taken_over_and_not_sent_again() {
         let path = text(&near.path(origin));
         let said = taker.expect(0, &["takeover", &path]);
         assert!(said.contains("1 image, 3 blobs taken"), "{origin}: {said}");
+        let is_v1 = origin.contains("seq3");
+        assert_eq!(
+            said.contains("left out: a/old:v1") && said.contains("from sequence 3"),
+            is_v1,
+            "what only the metadata of v1 names is said: {said}"
+        );
         locks.insert(fs::read_to_string(taker.path("takeover.lock.toml")).unwrap());
         let said = taker.expect(0, &["takeover", &path]);
         assert!(said.contains("0 blobs taken"), "{origin} again: {said}");
@@ -1279,8 +1465,13 @@ fn twelve_archives_reach_three_sites_that_could_not_be_more_different() {
         let far = Place::new(&[&site]);
         let to = format!("docker://{}", site.host());
         let (mut adopted, mut held, mut needed) = (0, BTreeSet::new(), 1);
+        let (mut carried, mut sent) = (0, 0);
         for sequence in arrivals {
             let disk = text(&near.path(&format!("disk{sequence:02}")));
+            carried += files(Path::new(&disk))
+                .iter()
+                .map(|name| fs::metadata(Path::new(&disk).join(name)).unwrap().len())
+                .sum::<u64>();
             let before = site.tags();
             if sequence < adopted {
                 far.expect(4, &["import", &disk, "--to", &to]);
@@ -1291,7 +1482,10 @@ fn twelve_archives_reach_three_sites_that_could_not_be_more_different() {
                 );
                 continue;
             }
-            far.expect(0, &["import", &disk, "--to", &to]);
+            let said = far.expect(0, &["import", &disk, "--to", &to, "--format", "json"]);
+            let json = said.lines().find(|line| line.starts_with('{')).unwrap();
+            let json: serde_json::Value = serde_json::from_str(json).unwrap();
+            sent += json["archives"][0]["bytes"].as_u64().unwrap();
             adopted = sequence;
             let blobs = blobs_of(sequence);
             needed += blobs.difference(&held).count();
@@ -1322,6 +1516,14 @@ fn twelve_archives_reach_three_sites_that_could_not_be_more_different() {
             site.uploads(),
             needed as u64,
             "{name}: no blob is sent that was there"
+        );
+        println!(
+            "{name}: {carried} bytes carried, {sent} sent to the registry, {} kept there",
+            held.len()
+        );
+        assert!(
+            sent < carried,
+            "{name}: what is there is not sent, however often it is carried"
         );
         // Whatever came on the way, the bytes are right.
         far.expect(0, &["import", &text(&near.path("disk12")), "--to", &to]);
@@ -1378,6 +1580,14 @@ fn an_archive_may_come_one_disk_at_a_time() {
             }
             let last = count == parts.len();
             let said = far.expect(if last { 0 } else { 5 }, &arguments);
+            // Cleaning up in between takes nothing of what is waiting for the next disk.
+            let said_gc = far.expect(0, &["store", "gc"]);
+            assert!(
+                last || said_gc.starts_with("0 blobs (0 B) went, and 0 unfinished files"),
+                "after disk {count} of {}: {said_gc}",
+                parts.len()
+            );
+            far.expect(0, &["store", "fsck"]);
             if !last {
                 let next = order[count] + 1;
                 assert!(
@@ -1422,7 +1632,20 @@ fn an_archive_may_come_one_disk_at_a_time() {
     let far = Place::new(&[]);
     let part = |number: usize| text(&near.path("disk").join(&parts[number]));
     far.expect(5, &["import", &part(1)]);
+    far.expect(0, &["store", "gc"]);
     far.expect(5, &["import", &part(0)]);
+    // What is damaged says who waits for it.
+    let lock = files(&far.path("store/blobs/sha256"))
+        .into_iter()
+        .map(|name| far.path("store/blobs/sha256").join(name))
+        .find(|path| String::from_utf8_lossy(&fs::read(path).unwrap()).contains("[[image]]"))
+        .expect("the lock is kept");
+    let good = fs::read(&lock).unwrap();
+    fs::set_permissions(&lock, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    fs::write(&lock, b"damaged").unwrap();
+    let said = far.expect(4, &["store", "fsck"]);
+    assert!(said.contains("prod seq 1, which is being staged"), "{said}");
+    fs::write(&lock, good).unwrap();
     let rest: Vec<String> = (1..parts.len()).map(part).collect();
     let mut arguments = vec!["import"];
     arguments.extend(rest.iter().map(String::as_str));

@@ -42,3 +42,4 @@ mod releases;
 mod review;
 mod signed;
 mod site;
+mod takeover;

@@ -632,6 +632,166 @@ fn a_payload_for_several_architectures_gives_the_instances_asked_for() {
 }
 
 #[test]
+fn every_layout_has_releases_where_its_tool_puts_them() {
+    let world = World::new();
+    let release = world.release(0, "4.16.1", &[]);
+    world.channel("stable-4.16", "amd64", &[&release], &[], &[]);
+    world.content.image("ubi9/ubi:latest", &[(90, 500)]);
+    let site = world.site();
+    site.leads("registry.access.redhat.com", &world.registry.address());
+    site.write("graph.tar.gz", story::graph_data());
+    site.write("imgbuild.toml", "[graph]\ndata = \"graph.tar.gz\"\n");
+    site.config(&format!("{}    graph: true\n", channels(&["stable-4.16"])));
+    world.run(&site, "lock").done();
+    assert!(
+        site.lock_text()
+            .contains("[[file]]\nref = \"graph.tar.gz\""),
+        "the settings say where the data are"
+    );
+    let mirror = Content::default().served();
+    let host = mirror.address();
+    let hex = release.payload.hex();
+    let tag = "4.16.1-x86_64";
+    for (layout, payloads, components, has_own) in [
+        ("v2", "openshift/release-images", "openshift/release", false),
+        ("v1", "openshift/release-images", "openshift/release", true),
+        ("oc", "openshift/release", "openshift/release", true),
+        ("v2-4.17", PAYLOADS, ART, false),
+    ] {
+        let line = format!(
+            "push docker://{host}/{layout} --layout {layout} --insecure {host} -o {layout}"
+        );
+        world.run(&site, &line).done();
+        let of = |repository: &str, name: &str| {
+            mirror.digest_of(&format!("{layout}/{repository}"), name)
+        };
+        assert_eq!(
+            of(payloads, tag),
+            Some(release.payload),
+            "payload in {layout}"
+        );
+        for (name, digest) in &release.components {
+            // Where paths are kept, the tag says nothing of the release.
+            if components != ART {
+                let found = of(components, &format!("{tag}-{name}"));
+                assert_eq!(found, Some(*digest), "{name} by tag in {layout}");
+            }
+            let found = of(components, &digest.to_string());
+            assert_eq!(found, Some(*digest), "{name} by digest in {layout}");
+        }
+        let graph = of("openshift/graph-image", "latest").unwrap();
+        let service = site.read(format!("{layout}/updateService.yaml"));
+        assert!(
+            service.contains(&format!(
+                "graphDataImage: {host}/{layout}/openshift/graph-image@{graph}\n"
+            )) && service.contains(&format!("releases: {host}/{layout}/{payloads}\n")),
+            "the update service in {layout}:\n{service}"
+        );
+        let own = site.path(format!("{layout}/signature-sha256-{}.json", &hex[..16]));
+        assert_eq!(own.exists(), has_own, "an object per payload in {layout}");
+        if has_own {
+            let map: Value = serde_json::from_slice(&std::fs::read(own).unwrap()).unwrap();
+            let path = World::signature_path(&release.payload, 1);
+            let signature = STANDARD.encode(&world.files.files.lock().unwrap()[&path]);
+            assert_eq!(
+                map,
+                json!({
+                    "apiVersion": "v1",
+                    "kind": "ConfigMap",
+                    "metadata": {
+                        "name": format!("sha256-{hex}"),
+                        "namespace": "openshift-config-managed",
+                        "labels": { "release.openshift.io/verification-signatures": "" },
+                    },
+                    "binaryData": { format!("sha256-{hex}-1"): signature },
+                }),
+                "it holds the signature"
+            );
+        }
+        site.imgbuild(&format!(
+            "verify --registry {host}/{layout} --insecure {host} --layout {layout}"
+        ))
+        .done();
+    }
+}
+
+#[test]
+fn a_release_is_deleted_and_what_it_shares_stays() {
+    let world = World::new();
+    let (old, new) = (
+        world.release(0, "4.16.1", &[]),
+        world.release(1, "4.16.2", &["4.16.1"]),
+    );
+    world.channel(
+        "stable-4.16",
+        "amd64",
+        &[&old, &new],
+        &[("4.16.1", "4.16.2")],
+        &[],
+    );
+    let site = world.site();
+    site.config(&channels(&["stable-4.16 4.16.1 4.16.2"]));
+    world.run(&site, "lock").done();
+    let Some(mirror) = crate::site::stock::Stock::start(None) else {
+        return;
+    };
+    let host = mirror.address();
+    let to = format!("docker://{host}/ocp --insecure {host}");
+    world.run(&site, &format!("push {to}")).done();
+    site.write(
+        "delete.yaml",
+        "apiVersion: mirror.openshift.io/v2alpha1\nkind: DeleteImageSetConfiguration\ndelete:\n  platform:\n    channels:\n    - name: stable-4.16\n      minVersion: 4.16.1\n      maxVersion: 4.16.1\n",
+    );
+    world
+        .run(
+            &site,
+            &format!(
+                "delete --plan gone.yaml -c delete.yaml --lock lockfiles/imageset.lock.toml {to}"
+            ),
+        )
+        .done();
+    let plan = site.read("gone.yaml");
+    let only_old: Vec<(&String, &Digest)> = old
+        .components
+        .iter()
+        .filter(|(name, digest)| new.components[*name] != **digest)
+        .collect();
+    assert!(
+        !only_old.is_empty() && only_old.len() < old.components.len(),
+        "some components are shared, some are not"
+    );
+    world
+        .run(&site, &format!("delete --execute gone.yaml {to}"))
+        .done();
+    let of = |repository: &str, name: &str| {
+        wire::manifest(host, &format!("ocp/openshift/{repository}"), name)
+            .map(|bytes| Digest::of(&bytes))
+    };
+    assert_eq!(
+        of("release-images", "4.16.1-x86_64"),
+        None,
+        "its payload is gone"
+    );
+    assert_eq!(
+        of("release-images", "4.16.2-x86_64"),
+        Some(new.payload),
+        "the other is not"
+    );
+    for (name, digest) in only_old {
+        assert_eq!(
+            of("release", &digest.to_string()),
+            None,
+            "{name} was its alone, in\n{plan}"
+        );
+    }
+    for (name, digest) in &new.components {
+        for found in [format!("4.16.2-x86_64-{name}"), digest.to_string()] {
+            assert_eq!(of("release", &found), Some(*digest), "{name} as {found}");
+        }
+    }
+}
+
+#[test]
 fn releases_of_the_community_come_from_their_own_places() {
     let world = World::new();
     let release = world.release(0, "4.16.0-okd-scos.1", &[]);

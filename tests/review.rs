@@ -12,7 +12,9 @@ use proptest::test_runner::{Config, TestRunner};
 use serde_json::json;
 
 use imgbuild::canon::Key;
-use imgbuild::demo::{Catalog, Compression, Form, Member, Operator, Upstream, World};
+use imgbuild::demo::{
+    Catalog, Compression, Form, Member, Operator, Product, Release, Signer, Upstream, World,
+};
 use imgbuild::digest::Digest;
 use imgbuild::oci::Platform;
 use imgbuild::registry::server::{Options, Repositories, Server};
@@ -974,6 +976,28 @@ fn example_world() -> World {
             .unwrap();
         base.insert(architecture, layer);
     }
+    let catalog = Catalog {
+        host: "registry.redhat.io",
+        repository: "redhat/redhat-operator-index",
+        tag: "v4.16",
+        form: Form::Oci,
+        architectures: &["amd64", "arm64"],
+    };
+    let operators = [
+        Operator::new(
+            "cluster-logging",
+            &["stable-6.2: 6.1.0 6.2.0", "stable-6.1: 6.1.0"],
+        ),
+        Operator::new("loki-operator", &["stable-6.2: 6.1.0 6.1.1 6.2.0 6.2.1"]),
+        Operator::new(
+            "openshift-pipelines-operator-rh",
+            &["latest: 1.15.0 1.16.0"],
+        ),
+        Operator::new("web-terminal", &["fast: 1.10.0 1.11.0"])
+            .requiring("devworkspace-operator", ">=0.30.0"),
+        Operator::new("devworkspace-operator", &["fast: 0.30.0 0.31.0"]),
+    ];
+    world.catalog(&catalog, &operators).unwrap();
     for (repository, tag) in [
         ("ubi9/ubi-minimal", "latest"),
         ("ubi9/ubi-micro", "latest"),
@@ -1007,7 +1031,61 @@ fn example_world() -> World {
         let index = world.index(Form::Oci, &children).unwrap();
         world.tag(repository, tag, &index).unwrap();
     }
+    example_releases(&mut world);
     world
+}
+
+/// The vendor of the example with releases.
+fn example_signer() -> Signer {
+    Signer::new("Releases of the examples <releases@example.test>")
+}
+
+/// The releases that the examples ask for.
+fn example_releases(world: &mut World) -> Vec<Release> {
+    let product = example_product();
+    let mut releases = Vec::new();
+    for (version, previous, etcd) in [
+        ("4.16.10", vec![], 1),
+        ("4.16.11", vec!["4.16.10"], 1),
+        ("4.16.12", vec!["4.16.10", "4.16.11"], 2),
+    ] {
+        let parts = [("cli", 1), ("cluster-version-operator", 1), ("etcd", etcd)];
+        releases.push(product.release(world, version, &previous, &parts).unwrap());
+    }
+    releases
+}
+
+fn example_product() -> Product<'static> {
+    Product {
+        host: "quay.io",
+        payloads: "openshift-release-dev/ocp-release",
+        components: "openshift-release-dev/ocp-v4.0-art-dev",
+    }
+}
+
+/// Puts what the vendor's services would answer into a place, and says so in its settings.
+fn example_services(place: &Place) {
+    let mut world = World::new(9);
+    let releases = example_releases(&mut world);
+    let channel = "stable-4.16";
+    place.write(
+        &format!("services/graph/amd64-{channel}.json"),
+        &imgbuild::demo::graph(channel, &releases),
+    );
+    for release in &releases {
+        let folder = place.path(format!(
+            "services/signatures/sha256={}",
+            release.payload.digest.hex()
+        ));
+        fs::create_dir_all(&folder).unwrap();
+        let signature = example_product().signature(release, &example_signer());
+        fs::write(folder.join("signature-1"), signature).unwrap();
+    }
+    place.write("releases.asc", &example_signer().public_key());
+    place.write(
+        "imgbuild.toml",
+        "[url.\"https://api.openshift.com/api/upgrades_info/v1/graph\"]\nlocation = \"services/graph\"\n\n[url.\"https://mirror.openshift.com/pub/openshift-v4/signatures/openshift/release\"]\nlocation = \"services/signatures\"\n\n[signatures.release]\nkeys = [\"releases.asc\"]\n",
+    );
 }
 
 #[test]
@@ -1040,6 +1118,7 @@ fn every_example_goes_from_lock_to_import_and_its_lockfile_is_what_lock_writes()
         let mut conf = String::new();
         for host in [
             "registry.access.redhat.com",
+            "registry.redhat.io",
             "registry.k8s.io",
             "quay.io",
             "docker.io",
@@ -1056,6 +1135,9 @@ fn every_example_goes_from_lock_to_import_and_its_lockfile_is_what_lock_writes()
         crate::site::copy(Path::new("examples/charts"), &place.path("examples/charts"));
         let file = format!("lockfiles/{name}.lock.toml");
         let config = format!("-c examples/{name}.yaml");
+        if text.contains("platform:\n    channels:") {
+            example_services(&place);
+        }
         place.imgbuild(&format!("lock {config}")).ends(0);
         let written = place.read(&file);
         if std::env::var_os("IMGBUILD_WRITE_LOCKFILES").is_some() {

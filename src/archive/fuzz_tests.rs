@@ -4,8 +4,8 @@
 //! tar headers with a right checksum, members with a `part.json` that announces just them, and the tokens of the texts.
 //! What a reader then accepts must be what was written, and nothing may panic, run away or be written elsewhere.
 //!
-//! The number of a case is its seed. `IMGBUILD_FUZZ` is how many cases each target has (a small number by default), and
-//! `IMGBUILD_FUZZ_FROM` the first of them: `IMGBUILD_FUZZ=1 IMGBUILD_FUZZ_FROM=4711 cargo test archive::fuzz` repeats
+//! The number of a case is its seed. `IMGBUILD_FUZZ` is how many cases each target has (a small number by default; ten
+//! times as many where they are texts), and `IMGBUILD_FUZZ_FROM` the first of them: `IMGBUILD_FUZZ=1 IMGBUILD_FUZZ_FROM=4711 cargo test archive::fuzz` repeats
 //! one. Cases are counted rather than timed, so that a run is the same everywhere.
 
 use std::collections::BTreeSet;
@@ -27,6 +27,9 @@ use crate::digest::Digest;
 /// Cases per target unless the environment says otherwise: some seconds for all of them without optimisation.
 const CASES: u64 = 400;
 
+/// How many cases of a text cost as much as one of an archive.
+const TEXTS: u64 = 10;
+
 fn cases(share: u64) -> Range<u64> {
     let number = |name| {
         std::env::var(name)
@@ -34,8 +37,10 @@ fn cases(share: u64) -> Range<u64> {
             .and_then(|text| text.parse::<u64>().ok())
     };
     let first = number("IMGBUILD_FUZZ_FROM").unwrap_or(0);
-    let count = number("IMGBUILD_FUZZ").unwrap_or(CASES * share);
-    first..first + count
+    let count = number("IMGBUILD_FUZZ")
+        .unwrap_or(CASES)
+        .saturating_mul(share);
+    first..first.saturating_add(count)
 }
 
 /// A generator of numbers (splitmix64): small, and the same for ever.
@@ -308,7 +313,7 @@ fn an_archive_that_was_tampered_with_is_refused() {
             rewrite(path, &world.others, &mut dice);
         }
         let mut bytes = fs::read(path).unwrap();
-        for _ in 0..1 + dice.below(3) {
+        for _ in 0..=dice.below(3) {
             match dice.below(3) {
                 0 => mislead(&mut bytes, &mut dice),
                 _ => scratch(&mut bytes, dice.of::<Vec<u8>>(&world.good), &mut dice),
@@ -427,10 +432,10 @@ fn a_text_that_is_read_is_the_one_that_would_be_written() {
             Some(&good),
             "{what}: the good one is read"
         );
-        for case in cases(10) {
+        for case in cases(TEXTS) {
             let mut dice = Dice(case);
             let mut bytes = good.clone();
-            for _ in 0..1 + dice.below(3) {
+            for _ in 0..=dice.below(3) {
                 match dice.below(4) {
                     0 | 1 => retell(&mut bytes, &mut dice),
                     2 if what == "tar header" => mislead(&mut bytes, &mut dice),
@@ -468,10 +473,10 @@ fn a_seal_that_was_changed_vouches_for_nothing_else() {
     seal.sign(&key);
     let good = seal.print();
     let statement = Seal::parse(&good).unwrap().statement().clone();
-    for case in cases(10) {
+    for case in cases(TEXTS) {
         let mut dice = Dice(case);
         let mut bytes = good.clone();
-        for _ in 0..1 + dice.below(3) {
+        for _ in 0..=dice.below(3) {
             match dice.below(2) {
                 0 => retell(&mut bytes, &mut dice),
                 _ => scratch(&mut bytes, &good, &mut dice),
@@ -518,7 +523,7 @@ fn what_damaged_parity_restores_is_right() {
         world.restore();
         let hit = dice.below(files.len());
         let mut bytes = good[hit].clone();
-        for _ in 0..1 + dice.below(3) {
+        for _ in 0..=dice.below(3) {
             scratch(&mut bytes, dice.of::<Vec<u8>>(&good), &mut dice);
         }
         fs::write(&files[hit], &bytes).unwrap();

@@ -13,12 +13,20 @@
 //!  "provides":{"count":4214,"bytes":6801234567,"list":"sha256:…"}}
 //! ```
 //!
-//! * `parent` and `ancestors` are the stream's history: every sequence from the last one down to 1, at most 256 of
-//!   them; sequence 1 has none, and its lock is the stream's `genesis`.
+//! * `parent` and `ancestors` are the stream's history without a gap: the ids of sequences `seq` - 1, `seq` - 2 and so on,
+//!   down to 1 or until there are 256; the parent is the first of them. A full archive does not cut them, so that it
+//!   shows where it belongs as any other does. Sequence 1 has none, and its lock is the stream's `genesis`.
 //! * `bases` are the locks on top of which the archive applies, any one of them sufficing: first those with a
-//!   sequence, ascending, then those given by file, ascending. A full archive has none, and provides its closure.
+//!   sequence, ascending, then those given by file, ascending; none twice. A lock that came by file has no sequence and
+//!   is a list of one, so that nobody takes it for an archive of this stream that could be brought. A full archive has
+//!   no base, and provides its closure.
 //! * `built` is ascending by step, then by what it is for.
-//! * `files` commits to the members that nothing else commits to, ascending by name.
+//! * `files` commits to the members that nothing else commits to, ascending by name: `index.json` and `oci-layout`
+//!   always, rules and resources where there are any. It does not name the lock and the two lists, whose digests stand
+//!   in keys of their own; blobs and spans, which the lists name; nor `part.json`, which says how the archive is cut and
+//!   not what is in it, so that another cut has the same id.
+//! * Every key is always there, lists being empty rather than absent; the one exception is `parent`, which sequence 1 does
+//!   not have. So there is one way to write each manifest, and `null` is in none.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

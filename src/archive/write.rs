@@ -9,7 +9,8 @@
 //! that is cut is read twice: once whole, which also names each span, and again span by span; so a span is right
 //! whichever parts are written in this run.
 //!
-//! Reading, hashing blobs, hashing the part and writing run side by side.
+//! Reading, hashing blobs, hashing the part, writing and handing over to the disk run side by side. Hashing twice is
+//! what an export costs: once for the digests of the blobs, once for the checksum of the part.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -18,7 +19,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 
 use super::flow::{CHUNK, Chunk, Pool, fill};
 use super::layout::{Layout, PartLayout};
@@ -27,6 +28,9 @@ use super::sums::{self, Sums};
 use super::{ArchiveError, FileKind, FileName, tar};
 use crate::digest::{Digest, Hasher};
 use crate::store::{Blob, Damage, Source};
+
+/// After so many bytes the disk is told to begin, so that little is left to wait for at the end.
+const FLUSH: usize = 32 << 20;
 
 /// How to export.
 #[derive(Clone, Copy, Debug, Default)]
@@ -484,6 +488,7 @@ impl Job<'_> {
         cut: &BTreeMap<Digest, Cut>,
     ) -> Result<Digest, ArchiveError> {
         let mut file = File::create(path).map_err(io_error(path, "created"))?;
+        let disk = file.try_clone().map_err(io_error(path, "created"))?;
         // A small part needs no large buffers.
         let size = usize::try_from(part.size).map_or(CHUNK, |size| size.clamp(1, CHUNK));
         let (to_sum, summed) = channel::<Arc<Chunk>>();
@@ -497,10 +502,20 @@ impl Job<'_> {
                 }
                 hasher
             });
+            let (to_disk, due) = sync_channel::<()>(0);
+            // An error that is reported here is not reported again by the last sync.
+            let flush = scope.spawn(move || due.iter().try_for_each(|()| disk.sync_data()));
             let write = scope.spawn(move || -> io::Result<()> {
+                let mut waiting = 0;
                 for chunk in written {
                     file.write_all(&chunk)?;
+                    waiting += chunk.len();
+                    // Nobody waits here: while the disk is busy, more comes together.
+                    if waiting >= FLUSH && to_disk.try_send(()).is_ok() {
+                        waiting = 0;
+                    }
                 }
+                drop(to_disk);
                 file.sync_all()
             });
             let check = scope.spawn(move || check(checked));
@@ -521,6 +536,7 @@ impl Job<'_> {
             drop(feed);
             let sum = sum.join().expect("hashing does not panic");
             let write = write.join().expect("writing does not panic");
+            let flush = flush.join().expect("syncing does not panic");
             let check = check.join().expect("checking does not panic");
             match outcome {
                 // Why somebody hung up is in that thread's own result.
@@ -528,7 +544,7 @@ impl Job<'_> {
                 Err(Stop::Error(error)) => return Err(error),
             }
             check?;
-            write.map_err(io_error(path, "written"))?;
+            write.and(flush).map_err(io_error(path, "written"))?;
             assert_eq!(sum.length(), part.size, "the layout is exact");
             Ok(sum.finish())
         })

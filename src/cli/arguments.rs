@@ -227,6 +227,7 @@ pub(super) struct InitArguments {
     pub(super) git: bool,
 }
 
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(super) struct LockArguments {
@@ -695,6 +696,9 @@ pub(super) struct TakeoverArguments {
     /// The registry that images are named by; those tools do not keep where they came from
     #[arg(long, value_name = "HOST[:PORT]", default_value = "takeover.invalid")]
     pub(super) registry: String,
+    /// Write the working directory that oc-mirror v2 archives carry, and their config, below this folder
+    #[arg(long, value_name = "DIR")]
+    pub(super) files: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

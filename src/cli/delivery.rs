@@ -24,6 +24,7 @@ use crate::deliver::import::{self, ImportError, Outcome, Request, Target};
 use crate::deliver::receipt::{self, Receipt, ReceiptError, SiteName};
 use crate::deliver::registry::RegistryTarget;
 use crate::deliver::registry_fs;
+use crate::deliver::staged;
 use crate::digest::Digest;
 use crate::hint::Hint;
 use crate::plan::graph::Plan;
@@ -1322,7 +1323,8 @@ fn remembered(
 
 /// Everything that the roots of a store need, and the roots whose locks cannot be read.
 pub(super) fn needed(store: &Store) -> Result<std::collections::BTreeSet<Digest>, Failure> {
-    let mut keep = std::collections::BTreeSet::new();
+    let staged = staged::kept(store).map_err(|error| store_failure(&error))?;
+    let mut keep: std::collections::BTreeSet<Digest> = staged.into_keys().collect();
     for (name, root) in store
         .roots()
         .list()

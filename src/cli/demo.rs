@@ -31,7 +31,7 @@ use std::time::Duration;
 use super::arguments::{Common, DemoArguments};
 use super::site::{cannot, store_failure};
 use super::ui::{self, Failure, count, say};
-use crate::demo::{Compression, Content, Form, Member, World, WorldError};
+use crate::demo::{Catalog, Compression, Content, Form, Member, Operator, World, WorldError};
 use crate::digest::Digest;
 use crate::hint::Hint;
 use crate::oci::{Descriptor, MANIFEST_LIMIT, Manifest, Platform, PlatformName};
@@ -44,6 +44,10 @@ use crate::store::{Blob, Source, TransferError, Verified, read};
 
 /// The name that the upstream has in config and lock, so that they name no port.
 const UPSTREAM: &str = "registry.example.test";
+/// The path of the catalog.
+const CATALOG: &str = "operators/index";
+/// Its tag.
+const CATALOG_TAG: &str = "v1";
 /// The name by which the cluster of the story knows the mirror.
 const MIRROR: &str = "mirror.example.test";
 /// Where below the mirror everything goes.
@@ -412,7 +416,7 @@ fn introduce(story: &Story<'_>, upstream: &Registry, mirror: &Registry) {
     story.say("Nothing outside this machine is asked; every command is real and can be repeated.");
     story.say("");
     story.say(format!(
-        "  upstream  {}  six small images; registries.conf says that this is {UPSTREAM}",
+        "  upstream  {}  six small images and a catalog of operators; registries.conf says that this is {UPSTREAM}",
         upstream.host()
     ));
     story.say(format!("  mirror    {}  empty", mirror.host()));
@@ -473,7 +477,11 @@ fn imageset(world: &World, asked: &[Asked]) -> String {
             .map(|image| image.digest.to_string())
             .unwrap_or_default()
     };
-    debug_assert_eq!(world.images().len(), asked.len(), "each image is asked for");
+    debug_assert_eq!(
+        world.images().len(),
+        asked.len() + 1,
+        "each image is asked for, and a catalog"
+    );
     format!(
         "apiVersion: mirror.openshift.io/v2alpha1
 kind: ImageSetConfiguration
@@ -495,6 +503,11 @@ mirror:
       targetRepo: data/postgres
       targetTag: \"16\"
     - name: {UPSTREAM}/tools/cli:latest
+  operators:
+    # One of the two operators of a catalog: its newest version, and the images that this needs.
+    - catalog: {UPSTREAM}/{CATALOG}:{CATALOG_TAG}
+      packages:
+        - name: cache
 ",
         worker = digest("shop/worker"),
         os = digest("base/os"),
@@ -510,14 +523,14 @@ fn chart(story: &Story<'_>) -> Result<String, Failure> {
     )?;
     story.write(
         &format!("{folder}/values.yaml"),
-        &format!(
+        format!(
             "web:\n  image: {{registry: {UPSTREAM}, repository: shop/web, tag: stable}}\n\
              databaseImage: {UPSTREAM}/db/postgres:16\n"
         ),
     )?;
     story.write(
         &format!("{folder}/templates/web.yaml"),
-        &format!(
+        format!(
             "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  template:\n    spec:\n      \
              initContainers:\n      - image: {UPSTREAM}/tools/cli:latest\n      containers:\n      \
              {{{{- with .Values.web.image }}}}\n      - image: {{{{ printf \"%s/%s:%s\" .registry .repository .tag }}}}\n      \
@@ -633,7 +646,24 @@ fn first_world() -> Result<(World, Vec<Asked>), WorldError> {
     let cli = world.image(Form::Oci, &amd64, &[layer], &none)?;
     world.tag("tools/cli", "latest", &cli)?;
     ask("tools/cli", "tools/cli", &[], &cli);
+    catalog(&mut world)?;
     Ok((world, asked))
+}
+
+/// A catalog of two operators.
+fn catalog(world: &mut World) -> Result<(), WorldError> {
+    let catalog = Catalog {
+        host: UPSTREAM,
+        repository: CATALOG,
+        tag: CATALOG_TAG,
+        form: Form::Oci,
+        architectures: &["amd64"],
+    };
+    let operators = [
+        Operator::new("cache", &["stable: 1.0.0 1.1.0", "candidate: 1.1.0 2.0.0"]),
+        Operator::new("queue", &["stable: 0.9.0"]),
+    ];
+    world.catalog(&catalog, &operators).map(drop)
 }
 
 /// What has changed since: a new version of one image, under its old tag. Returns both digests.

@@ -264,7 +264,14 @@ pub(super) fn takeover(
     progress.observe(Event::Phase { phase: "takeover" });
     let digest = Digest::of(b"");
     let passed = |bytes| progress.observe(Event::Bytes { digest, bytes });
-    let taken = takeover::take(&arguments.paths, &arguments.registry, &store, stop, &passed);
+    let taken = takeover::take(
+        &arguments.paths,
+        &arguments.registry,
+        &store,
+        arguments.files.as_deref(),
+        stop,
+        &passed,
+    );
     progress.finish();
     let taken = taken.map_err(|error| {
         let code = if matches!(error, TakeoverError::Stopped) {
@@ -322,6 +329,13 @@ pub(super) fn takeover(
         if !taken.sequences.is_empty() {
             let sequences: Vec<String> = taken.sequences.iter().map(ToString::to_string).collect();
             say(format!("  from sequence {}", sequences.join(", ")));
+        }
+        if let Some(folder) = &arguments.files {
+            say(format!(
+                "  {} of the working directory in {}",
+                count(usize::try_from(taken.kept).unwrap_or(usize::MAX), "file"),
+                folder.display()
+            ));
         }
         if taken.elsewhere > 0 {
             say(format!(

@@ -122,7 +122,9 @@ fn who_needs(store: &Store, lost: &[Digest]) -> Result<Vec<(Digest, Vec<String>)
             names.extend(plan.owners(digest));
         }
     }
-    for (_, names) in &mut owners {
+    let staged = crate::deliver::staged::kept(store).map_err(|error| store_failure(&error))?;
+    for (digest, names) in &mut owners {
+        names.extend(staged.get(digest).into_iter().flatten().cloned());
         names.sort();
         names.dedup();
     }

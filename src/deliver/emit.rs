@@ -18,7 +18,9 @@ use crate::openshift::cluster::{
 use crate::openshift::node::{Sets, entries};
 use crate::openshift::release::PAYLOAD_REPOSITORY;
 use crate::openshift::signature::SIGNATURE_LIMIT;
-use crate::openshift::signature::store::{MapError, aggregate};
+use crate::openshift::signature::store::{
+    MapError, SignatureMap, aggregate, of_digest, of_digest_file,
+};
 use crate::plan::lock::Lock;
 use crate::reference::{ImageName, ReferenceError};
 use crate::run::built::Built;
@@ -162,12 +164,13 @@ impl Hint for EmitError {
 }
 
 /// The compiled tables that documents may repeat over.
-pub const TABLES: [&str; 6] = [
+pub const TABLES: [&str; 7] = [
     "built",
     "catalogs",
     "digest-mirrors",
     "sample-streams",
     "signatures",
+    "signatures-by-digest",
     "tag-mirrors",
 ];
 
@@ -255,8 +258,9 @@ pub fn documents(
                     with_policy(mirror_rows(&images, By::Tag, by_repository), destination)
                 }
                 Some("signatures") => signature_rows(lock, source)?,
-                Some("catalogs") => catalog_rows(lock, built, rules, source, destination, layout)?,
+                Some("signatures-by-digest") => signature_rows_by_digest(lock, source)?,
                 Some("built") => built_rows(lock, built, rules, rule, destination, layout)?,
+                Some("catalogs") => catalog_rows(lock, built, rules, source, destination, layout)?,
                 Some("sample-streams") => sample_rows(lock, &images, source, destination)?,
                 Some(table) => {
                     return Err(EmitError::Table {
@@ -440,10 +444,13 @@ fn built_rows(
     Ok(rows)
 }
 
-/// The one row `{data}` with every signature of a release payload, or none if there are none.
-fn signature_rows(lock: &Lock, source: &dyn Source) -> Result<Vec<Value>, EmitError> {
+/// Every signature of a release payload that a lock pins, in lock order, each payload once.
+fn signatures(
+    lock: &Lock,
+    source: &dyn Source,
+) -> Result<Vec<(crate::digest::Digest, Vec<Vec<u8>>)>, EmitError> {
     let mut seen = BTreeSet::new();
-    let mut signatures = Vec::new();
+    let mut found = Vec::new();
     for pin in lock
         .releases
         .iter()
@@ -451,6 +458,7 @@ fn signature_rows(lock: &Lock, source: &dyn Source) -> Result<Vec<Value>, EmitEr
         .map(|payload| &payload.pin)
         .filter(|pin| seen.insert(pin.digest))
     {
+        let mut of_payload = Vec::new();
         for signature in &pin.signatures {
             let blob = Blob {
                 digest: signature.digest,
@@ -463,23 +471,51 @@ fn signature_rows(lock: &Lock, source: &dyn Source) -> Result<Vec<Value>, EmitEr
                     source: Box::new(source),
                 }
             })?;
-            signatures.push((pin.digest, bytes));
+            of_payload.push(bytes);
+        }
+        if !of_payload.is_empty() {
+            found.push((pin.digest, of_payload));
         }
     }
-    if signatures.is_empty() {
-        return Ok(Vec::new());
-    }
-    let signatures: Vec<(crate::digest::Digest, &[u8])> = signatures
-        .iter()
-        .map(|(digest, bytes)| (*digest, bytes.as_slice()))
-        .collect();
-    let map = aggregate(&signatures)?;
+    Ok(found)
+}
+
+fn data(map: &SignatureMap) -> Value {
     let data = map
         .data()
         .iter()
         .map(|(name, text)| (name.clone(), Value::Text(text.clone())))
         .collect();
-    Ok(vec![Value::map([("data", Value::Map(data))])])
+    Value::Map(data)
+}
+
+/// The one row `{data}` with every signature of a release payload, or none if there are none.
+fn signature_rows(lock: &Lock, source: &dyn Source) -> Result<Vec<Value>, EmitError> {
+    let found = signatures(lock, source)?;
+    let all: Vec<(crate::digest::Digest, &[u8])> = found
+        .iter()
+        .flat_map(|(digest, signatures)| signatures.iter().map(|bytes| (*digest, bytes.as_slice())))
+        .collect();
+    if all.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(vec![Value::map([("data", data(&aggregate(&all)?))])])
+}
+
+/// A row `{name, file, data}` for every release payload that has signatures.
+fn signature_rows_by_digest(lock: &Lock, source: &dyn Source) -> Result<Vec<Value>, EmitError> {
+    signatures(lock, source)?
+        .iter()
+        .map(|(digest, signatures)| {
+            let signatures: Vec<&[u8]> = signatures.iter().map(Vec::as_slice).collect();
+            let map = of_digest(digest, &signatures)?;
+            Ok(Value::map([
+                ("name", map.name().into()),
+                ("file", of_digest_file(digest).into()),
+                ("data", data(&map)),
+            ]))
+        })
+        .collect()
 }
 
 /// One row `{name, image, template?}` for each catalog that is served at a destination: by its tag, or by its digest

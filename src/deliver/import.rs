@@ -9,8 +9,8 @@
 //!    moves. A damaged archive leaves blobs that nothing names, each of them right, and changes nothing else.
 //!
 //! Parts may come one after another, a disk at a time. What part 1 says is kept in the store; blobs are staged at the
-//! destination, where nothing names them yet; spans of blobs that were cut are kept in the store's `imgbuild/spans` until
-//! the last of them is here. Whichever disk completes the closure adopts it.
+//! destination, where nothing names them yet; spans of blobs that were cut are kept in the store until the last of them
+//! is here ([`super::staged`]). Whichever disk completes the closure adopts it.
 //!
 //! What is read twice: the manifests; a blob whose upload broke off; and where the newest archive is incomplete and
 //! an older one is adopted instead, what only that one needs.
@@ -19,8 +19,7 @@
 //! bring. Repeating an import sends only what is missing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -28,9 +27,10 @@ use std::sync::{Mutex, PoisonError};
 use super::export::{ExportError, plan_from};
 use super::head::{self, AdoptedHead, HeadError};
 use super::push::{self, Item, Manner, PushFailure, Pushed, Pushing, Registry};
+use super::staged;
 use crate::archive::chain::{Chain, Decision, Unrelated, decide};
+use crate::archive::read::Blobs;
 use crate::archive::read::Metadata;
-use crate::archive::read::{Blobs, KeptSpan};
 use crate::archive::seal::Trust;
 use crate::archive::verify::{self, Options, Passing, Taker};
 use crate::archive::{Archive, ArchiveError, Failures, Manifest as ArchiveManifest, Set, Stream};
@@ -622,6 +622,10 @@ fn import_stream(
     let mut last = None;
     // The newest whose closure is complete; those between count as passed over.
     for archive in candidates.iter().rev().copied() {
+        if !archive.missing().is_empty() {
+            // Before anything is staged, so that it is kept from then on.
+            staged::begin(&records, archive, &request.site)?;
+        }
         match adopt(
             request,
             archive,
@@ -656,7 +660,7 @@ fn import_stream(
                     .roots()
                     .set(&format!("adopted {stream} {}", request.site), &root)?;
                 records.write(&head_name(&request.site), &bytes)?;
-                forget_parts(request.store, &records, archive.archive_id())?;
+                staged::forget(request.store, &records, imported.sequence, &request.site)?;
                 return Ok(Outcome::Adopted(imported));
             }
             Outcome::Incomplete {
@@ -664,12 +668,12 @@ fn import_stream(
             } => {
                 let mut parts = Vec::new();
                 if !archive.missing().is_empty() {
-                    keep_spans(request.store, archive)?;
+                    staged::keep_spans(request.store, archive)?;
                     // Without part 1 nobody knew where the blobs go: these parts must come again.
                     parts = if missing.is_empty() {
                         archive.missing()
                     } else {
-                        note_parts(&records, archive)?
+                        staged::note_parts(&records, archive, &request.site)?
                     };
                 }
                 if archive.archive_id() == newest.archive_id() {
@@ -725,7 +729,7 @@ impl Proof<'_> {
             };
             let earlier = match archive.part(1) {
                 Some(_) => None,
-                None => kept_metadata(request.store, archive)?,
+                None => staged::metadata(request.store, archive)?,
             };
             let options = Options {
                 metadata: earlier.as_ref(),
@@ -925,7 +929,7 @@ fn prepare(
 ) -> Result<Option<Prepared>, ImportError> {
     let metadata = match archive.part(1) {
         Some(_) => archive.metadata()?,
-        None => match kept_metadata(request.store, archive)? {
+        None => match staged::metadata(request.store, archive)? {
             Some(metadata) => metadata,
             None => return Ok(None),
         },
@@ -937,7 +941,7 @@ fn prepare(
         request.store.insert(bytes)?;
     }
     if !archive.missing().is_empty() {
-        keep_metadata(request.store, &metadata)?;
+        staged::keep_metadata(request.store, &metadata)?;
     }
     let said: Vec<(String, Blob)> = archive
         .manifest()
@@ -976,135 +980,6 @@ fn prepare(
     }))
 }
 
-/// Reads what a store keeps by digest, whatever its size says.
-fn kept_bytes(store: &Store, digest: &Digest) -> io::Result<Option<Vec<u8>>> {
-    let Some(size) = store.size_of(digest)? else {
-        return Ok(None);
-    };
-    let blob = Blob {
-        digest: *digest,
-        size,
-    };
-    match crate::store::read(store, &blob, crate::archive::LIST_LIMIT) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(TransferError::Damaged { .. } | TransferError::Absent { .. }) => Ok(None),
-        Err(error) => Err(io::Error::other(error)),
-    }
-}
-
-/// What part 1 of an archive says, if it was here earlier.
-fn kept_metadata(store: &Store, archive: &Archive) -> io::Result<Option<Metadata>> {
-    archive.metadata_from(&|digest| kept_bytes(store, digest))
-}
-
-/// Keeps what part 1 says, for the parts that come after it.
-fn keep_metadata(store: &Store, metadata: &Metadata) -> Result<(), ImportError> {
-    store.insert(&crate::archive::list::print(&metadata.closure))?;
-    store.insert(&crate::archive::list::print(&metadata.provides))?;
-    store.insert(&metadata.index)?;
-    store.insert(crate::archive::layout::OCI_LAYOUT)?;
-    for (_, bytes) in &metadata.resources {
-        store.insert(bytes)?;
-    }
-    Ok(())
-}
-
-/// Where the spans of an archive are kept.
-fn spans_folder(store: &Store, archive_id: Digest) -> PathBuf {
-    store.path().join("imgbuild/spans").join(archive_id.hex())
-}
-
-/// The spans of an archive that were kept: files `<hex>-<offset>`.
-fn kept_spans(store: &Store, archive_id: Digest) -> io::Result<Vec<KeptSpan>> {
-    let folder = spans_folder(store, archive_id);
-    let listing = match fs::read_dir(&folder) {
-        Ok(listing) => listing,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut spans = Vec::new();
-    for entry in listing {
-        let entry = entry?;
-        let name = entry.file_name();
-        let named = name.to_str().and_then(|name| {
-            let (hex, offset) = name.split_once('-')?;
-            Some((Digest::from_hex(hex).ok()?, offset.parse().ok()?))
-        });
-        if let Some((digest, offset)) = named {
-            spans.push(KeptSpan {
-                archive_id,
-                digest,
-                offset,
-                length: entry.metadata()?.len(),
-                path: entry.path(),
-            });
-        }
-    }
-    spans.sort_by_key(|span| (span.digest, span.offset));
-    Ok(spans)
-}
-
-/// Keeps spans of blobs that have others in parts still to come.
-fn keep_spans(store: &Store, archive: &Archive) -> io::Result<()> {
-    let folder = spans_folder(store, archive.archive_id());
-    for span in archive.loose_spans() {
-        fs::create_dir_all(&folder)?;
-        let path = folder.join(format!("{}-{}", span.digest.hex(), span.offset));
-        let mut part = fs::File::open(span.part)?;
-        part.seek(io::SeekFrom::Start(span.start))?;
-        let mut kept = tempfile::NamedTempFile::new_in(&folder)?;
-        let count = io::copy(&mut part.take(span.length), &mut kept)?;
-        if count != span.length {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        kept.as_file().sync_all()?;
-        kept.persist(&path)?;
-    }
-    Ok(())
-}
-
-/// The parts of an archive that were here, now or earlier.
-fn seen_name(archive_id: Digest) -> String {
-    format!("seen {}", archive_id.hex())
-}
-
-/// Remembers that the parts at hand were here; the numbers of those that never were.
-fn note_parts(
-    records: &crate::store::streams::Stream<'_>,
-    archive: &Archive,
-) -> Result<Vec<u32>, ImportError> {
-    let name = seen_name(archive.archive_id());
-    let known = records.read(&name)?.unwrap_or_default();
-    let mut seen: BTreeSet<u32> = String::from_utf8_lossy(&known)
-        .split_whitespace()
-        .filter_map(|number| number.parse().ok())
-        .collect();
-    seen.extend(archive.parts().map(|part| part.header().part));
-    let text: Vec<String> = seen.iter().map(ToString::to_string).collect();
-    records.write(&name, text.join(" ").as_bytes())?;
-    let missing = archive.missing();
-    let never: Vec<u32> = missing
-        .iter()
-        .copied()
-        .filter(|part| !seen.contains(part))
-        .collect();
-    // All were here, and still something is gone: any of them may be it.
-    Ok(if never.is_empty() { missing } else { never })
-}
-
-/// Forgets what was kept for parts still to come.
-fn forget_parts(
-    store: &Store,
-    records: &crate::store::streams::Stream<'_>,
-    archive_id: Digest,
-) -> Result<(), ImportError> {
-    records.remove(&seen_name(archive_id))?;
-    match fs::remove_dir_all(spans_folder(store, archive_id)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
-    }
-}
-
 /// Stages one archive and adopts it if nothing is missing.
 fn adopt(
     request: &Request<'_>,
@@ -1121,7 +996,7 @@ fn adopt(
         parts: archive.missing(),
         missing,
     };
-    let spans = kept_spans(request.store, archive.archive_id())?;
+    let spans = staged::spans(request.store, archive.archive_id())?;
     let blobs = Blobs::with_kept(at_hand.iter().copied(), &spans);
     let halt = AtomicBool::new(false);
     let prepared = match prepare(request, archive, &blobs) {

@@ -18,4 +18,5 @@ pub mod receipt;
 pub mod rederive;
 pub mod registry;
 pub mod registry_fs;
+pub mod staged;
 pub mod takeover;

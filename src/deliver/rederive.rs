@@ -93,15 +93,16 @@ impl Memo for Afresh<'_> {
 }
 
 impl Depot for Afresh<'_> {
-    fn scratch(&self) -> io::Result<std::fs::File> {
-        tempfile::tempfile()
-    }
-
     fn size_of(&self, digest: &Digest) -> io::Result<Option<u64>> {
         Ok(self
             .store
             .size_of(digest)?
             .or_else(|| self.aside.size_of(digest)))
+    }
+
+    fn scratch(&self) -> io::Result<std::fs::File> {
+        // The store may be one that an auditor may only read.
+        Depot::scratch(&self.aside)
     }
 }
 

@@ -5,19 +5,20 @@
 //! | from | looks like |
 //! |---|---|
 //! | oc-mirror v2 archives | `mirror_000001.tar` with `docker/registry/v2/…` |
-//! | oc-mirror v2 caches, folders of a registry, a tar of one | `…/docker/registry/v2/{blobs,repositories}/…` |
+//! | oc-mirror v2 caches, folders of a registry, a tar (or tar.gz) of one | `…/docker/registry/v2/{blobs,repositories}/…` |
 //! | oc-mirror v1 archives | `mirror_seq1_000000.tar` with `v2/<repository>/manifests/…` and `blobs/<digest>` |
 //! | `oc image mirror --dir`, `oc adm release mirror --to-dir` | `…/v2/<repository>/{blobs,manifests}/…` |
 //!
 //! Nothing is extracted by name: names say what a file is, and its bytes go into the store under the digest they
 //! have; one whose digest is not the one its name promises is damage. Every tag becomes an `[[image]]` of a lock, and so
-//! does every manifest that no tag and no other manifest names. Those archives are thin, as ours are: layers that came with an
+//! does every manifest that no tag and no other manifest names. What a registry would not serve is left out: a manifest
+//! counts for a repository only if the repository has it itself. Those archives are thin, as ours are: layers that came with an
 //! earlier one are not in them, and the lock does not need them. It says what the destination that those tools filled
 //! holds, so an archive made on top of it (`--base-lock`) carries only the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -32,6 +33,8 @@ use crate::store::{Blob, Sink as _, StoreError, TransferError, read};
 
 /// Longest link that is read.
 const LINK_LIMIT: u64 = 200;
+/// How a gzip stream begins (RFC 1952).
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// Largest file of metadata that is read.
 const METADATA_LIMIT: u64 = 256 << 20;
 
@@ -102,6 +105,8 @@ pub struct Taken {
     pub left_out: Vec<String>,
     /// Layers and configs of the lock that are not in the store, because an earlier archive brought them.
     pub elsewhere: u64,
+    /// Files of its working directory that were kept.
+    pub kept: u64,
     /// The sequences of oc-mirror v1 that were seen.
     pub sequences: BTreeSet<u64>,
 }
@@ -117,6 +122,8 @@ enum Meaning {
     Tag(String, Tag),
     /// The metadata of oc-mirror v1.
     Metadata,
+    /// A file of oc-mirror v2's own, by its path: its working directory and the config that it was run with.
+    Working(PathBuf),
     /// Nothing that is wanted.
     Other,
 }
@@ -179,6 +186,10 @@ fn meaning(path: &str) -> Meaning {
         }
         match names.as_slice() {
             [.., "blobs", name] => digest_of(name).map(Meaning::Blob),
+            [name] if name.starts_with("isc_") => Some(Meaning::Working(PathBuf::from(name))),
+            ["working-dir", rest @ ..] if !rest.is_empty() && !names.contains(&"..") => {
+                Some(Meaning::Working(names.iter().collect()))
+            }
             _ => None,
         }
     };
@@ -194,16 +205,21 @@ enum Content<'a> {
 
 struct Reader<'a> {
     store: &'a Store,
+    /// Where files of other kinds are kept.
+    keep: Option<&'a Path>,
     stop: &'a AtomicBool,
     progress: &'a dyn Fn(u64),
     taken: Taken,
     /// Where a repository's tags point.
     tags: BTreeMap<(String, Tag), Digest>,
     revisions: BTreeSet<(String, Digest)>,
+    /// Manifests that the metadata of oc-mirror v1 names, with its names for them.
+    associated: BTreeMap<Digest, String>,
 }
 
 /// Takes over everything in `paths`. Images are named as of `registry` (`HOST[:PORT]`), since those tools do not keep
-/// where they came from.
+/// where they came from. The working directory that archives of oc-mirror v2 carry is written below `keep`, if that is
+/// given: regular files, under their names in the archive.
 ///
 /// # Errors
 /// If a file cannot be read, or nothing is there. What is damaged is in the answer.
@@ -211,17 +227,20 @@ pub fn take(
     paths: &[PathBuf],
     registry: &str,
     store: &Store,
+    keep: Option<&Path>,
     stop: &AtomicBool,
     progress: &dyn Fn(u64),
 ) -> Result<Taken, TakeoverError> {
     Repository::new(registry, "x")?;
     let mut reader = Reader {
         store,
+        keep,
         stop,
         progress,
         taken: Taken::default(),
         tags: BTreeMap::new(),
         revisions: BTreeSet::new(),
+        associated: BTreeMap::new(),
     };
     for path in paths {
         let metadata = fs::metadata(path).map_err(io_error(path))?;
@@ -232,6 +251,17 @@ pub fn take(
         }
     }
     reader.finish(registry)
+}
+
+/// Writes a file whole, or not at all.
+fn keep_file(target: &Path, bytes: &mut dyn Read) -> io::Result<()> {
+    let folder = target.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    io::copy(bytes, &mut file)?;
+    file.as_file().sync_all()?;
+    file.persist(target)?;
+    Ok(())
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> TakeoverError {
@@ -267,8 +297,7 @@ impl Reader<'_> {
                 self.entry(text, Content::Link(target.unwrap_or_default()), path)?;
             } else if entry.file_type().is_file() {
                 let is_archive = entry.file_name().to_str().is_some_and(|name| {
-                    name.starts_with("mirror_")
-                        && Path::new(name).extension() == Some("tar".as_ref())
+                    name.contains("mirror_") && Path::new(name).extension() == Some("tar".as_ref())
                 });
                 if is_archive {
                     self.tar(path)?;
@@ -287,7 +316,17 @@ impl Reader<'_> {
 
     fn tar(&mut self, path: &Path) -> Result<(), TakeoverError> {
         let file = File::open(path).map_err(io_error(path))?;
-        let mut archive = tar::Archive::new(BufReader::with_capacity(1 << 20, file));
+        let mut file = BufReader::with_capacity(1 << 20, file);
+        let is_packed = file
+            .fill_buf()
+            .map_err(io_error(path))?
+            .starts_with(&GZIP_MAGIC);
+        let bytes: Box<dyn Read> = if is_packed {
+            Box::new(flate2::bufread::MultiGzDecoder::new(file))
+        } else {
+            Box::new(file)
+        };
+        let mut archive = tar::Archive::new(bytes);
         for entry in archive.entries().map_err(io_error(path))? {
             self.heed()?;
             let mut entry = entry.map_err(io_error(path))?;
@@ -333,6 +372,13 @@ impl Reader<'_> {
         };
         match meaning(name) {
             Meaning::Other => {}
+            Meaning::Working(name) => {
+                if let (Some(folder), Content::File(bytes, _)) = (self.keep, content) {
+                    let target = folder.join(name);
+                    keep_file(&target, bytes).map_err(io_error(&target))?;
+                    self.taken.kept += 1;
+                }
+            }
             Meaning::Blob(digest) => {
                 if let Content::File(bytes, size) = content {
                     self.blob(name, Some(digest), bytes, size, path)?;
@@ -351,7 +397,10 @@ impl Reader<'_> {
             Meaning::Tag(repository, tag) => {
                 let digest = match content {
                     Content::File(bytes, size) if size > LINK_LIMIT => {
-                        self.blob(name, None, bytes, size, path)?
+                        let digest = self.blob(name, None, bytes, size, path)?;
+                        self.revisions
+                            .extend(digest.map(|digest| (repository.clone(), digest)));
+                        digest
                     }
                     content => link(content).map_err(io_error(path))?,
                 };
@@ -369,6 +418,18 @@ impl Reader<'_> {
                         serde_json::from_reader(bytes).unwrap_or_default();
                     let sequence = value["pastMirror"]["sequence"].as_u64();
                     self.taken.sequences.extend(sequence);
+                    let lists = [
+                        &value["pastMirror"]["associations"],
+                        &value["pastAssociations"],
+                    ];
+                    for row in lists.iter().filter_map(|list| list.as_array()).flatten() {
+                        if let (Some(name), Some(Ok(digest))) = (
+                            row["name"].as_str(),
+                            row["id"].as_str().map(str::parse::<Digest>),
+                        ) {
+                            self.associated.insert(digest, name.to_owned());
+                        }
+                    }
                 }
             }
         }
@@ -445,12 +506,28 @@ impl Reader<'_> {
                     .into_iter()
                     .map(|(path, digest)| (path, None, digest)),
             );
+        for (digest, name) in &self.associated {
+            if !reached.iter().any(|(_, known)| known == digest)
+                && self.store.size_of(digest)?.is_none()
+            {
+                self.taken.left_out.push(format!(
+                    "{name}: its manifest {digest} came with an earlier archive; name that one, too"
+                ));
+            }
+        }
         for (path, tag, digest) in all {
+            let is_served = self.revisions.contains(&(path.clone(), digest));
             let repository = Repository::new(registry, &path)?;
             let reference = tag.as_ref().map_or_else(
                 || format!("{repository}@{digest}"),
                 |tag| format!("{repository}:{tag}"),
             );
+            if !is_served {
+                self.taken.left_out.push(format!(
+                    "{reference}: its repository has no manifest {digest}"
+                ));
+                continue;
+            }
             let Some((blob, manifest)) = self.manifest(&digest)? else {
                 self.taken
                     .left_out
@@ -459,7 +536,7 @@ impl Reader<'_> {
             };
             let mut pin = Pin::new(Origin::Registry(repository), digest, blob.size);
             if let Manifest::Index(index) = &manifest {
-                pin.platforms = self.platforms(index)?;
+                pin.platforms = self.platforms(&path, index)?;
             }
             let image = Image {
                 reference: reference.clone(),
@@ -530,11 +607,16 @@ impl Reader<'_> {
     }
 
     /// The platforms of an index whose manifests are there; none where all of them are.
-    fn platforms(&self, index: &crate::oci::Index) -> Result<Vec<PlatformName>, TakeoverError> {
+    fn platforms(
+        &self,
+        repository: &str,
+        index: &crate::oci::Index,
+    ) -> Result<Vec<PlatformName>, TakeoverError> {
         let mut platforms = BTreeSet::new();
         let mut is_sparse = false;
         for child in &index.manifests {
-            if self.store.size_of(&child.digest)?.is_none() {
+            let key = (repository.to_owned(), child.digest);
+            if !self.revisions.contains(&key) || self.store.size_of(&child.digest)?.is_none() {
                 is_sparse = true;
             } else if let Some(platform) = &child.platform
                 && platform.os != "unknown"
@@ -613,8 +695,14 @@ mod tests {
             ("publish/.metadata.json".to_owned(), Meaning::Metadata),
             (
                 "working-dir/hold-release/release-manifests/x.json".to_owned(),
-                Meaning::Other,
+                Meaning::Working("working-dir/hold-release/release-manifests/x.json".into()),
             ),
+            (
+                "./isc_2026-11-01T10:00:00Z".to_owned(),
+                Meaning::Working("isc_2026-11-01T10:00:00Z".into()),
+            ),
+            ("working-dir/../../x".to_owned(), Meaning::Other),
+            ("working-dir".to_owned(), Meaning::Other),
             ("../../v2/../manifests/v1".to_owned(), Meaning::Other),
             (
                 "docker/registry/v2/repositories/../_manifests/tags/v1/current/link".to_owned(),

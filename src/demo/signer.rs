@@ -235,24 +235,14 @@ mod tests {
             verify(&bytes, &payload, &other, None).is_err(),
             "and by this key alone"
         );
-        for at in 0..bytes.len() {
+        let place = |text: &[u8]| bytes.windows(text.len()).position(|part| part == text);
+        for at in place(b"{\"").unwrap()..place(b"\"}}").unwrap() + 3 {
             let mut changed = bytes.clone();
             changed[at] ^= 0x10;
-            let read = verify(&changed, &payload, &ring, None);
             assert!(
-                read.is_err() || changed[at..] == bytes[at..] || is_unsigned(&bytes, at),
+                verify(&changed, &payload, &ring, None).is_err(),
                 "byte {at} is covered"
             );
         }
-    }
-
-    /// Whether a byte is none that the signature covers: those of the frame around the signed text.
-    fn is_unsigned(bytes: &[u8], at: usize) -> bool {
-        let text = bytes
-            .windows(2)
-            .position(|pair| pair == b"{\"")
-            .expect("the text begins so");
-        let end = bytes.iter().rposition(|byte| *byte == b'}').unwrap();
-        !(text..=end).contains(&at)
     }
 }

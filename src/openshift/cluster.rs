@@ -459,4 +459,84 @@ mod tests {
             "each document stands behind its marker"
         );
     }
+
+    #[test]
+    fn a_catalog_is_called_after_its_repository_and_tag() {
+        for (repository, suffix, wanted) in [
+            (
+                "m/redhat/redhat-operator-index",
+                Ok("v4.16"),
+                Ok("redhat-operator-index-v4-16"),
+            ),
+            ("m/x", Ok("Release_2024.01.15-rc1"), Ok("x-release-2024")),
+            ("m/x.y", Ok("latest"), Ok("x-y-latest")),
+            ("m/x", Ok(""), Ok("x-0")),
+            ("m/x", Err(HEX), Ok("x-2cf24dba5fb0")),
+            ("m/x_y", Ok("v1"), Err("x_y-v1")),
+            ("m/x", Ok("v1-rc-2025-__"), Err("x-v1-rc-2025--")),
+        ] {
+            let repository = format!("reg.example.com:5000/{repository}")
+                .parse()
+                .unwrap();
+            assert_eq!(
+                catalog_name(&repository, suffix)
+                    .as_deref()
+                    .map_err(String::as_str),
+                wanted,
+                "{repository} {suffix:?}"
+            );
+        }
+        let long = format!("reg.example.com/{}", "a".repeat(60))
+            .parse()
+            .unwrap();
+        assert!(
+            catalog_name(&long, Ok("v1")).is_err(),
+            "a name has 63 letters at most"
+        );
+    }
+
+    #[test]
+    fn a_template_is_a_catalog_source_that_pulls_an_image() {
+        let good = "apiVersion: operators.coreos.com/v1alpha1\nkind: CatalogSource\nspec:\n  displayName: A\n  priority: -100\n  grpcPodConfig: {nodeSelector: {a: \"b\"}}\n";
+        let read = read_template(good.as_bytes()).unwrap();
+        let ours = Value::map([(
+            "spec",
+            Value::map([("image", "x".into()), ("sourceType", "grpc".into())]),
+        )]);
+        let Value::Map(laid) = laid_over(&read, &ours) else {
+            panic!("maps join as a map")
+        };
+        let Value::Map(spec) = &laid["spec"] else {
+            panic!("what is inside joins, too")
+        };
+        assert_eq!(
+            (
+                spec["displayName"].clone(),
+                spec["image"].clone(),
+                spec["priority"].clone()
+            ),
+            ("A".into(), "x".into(), Value::Integer(-100)),
+            "what the template says stays, ours is on top"
+        );
+        for (from, to, part) in [
+            ("v1alpha1", "v1", "apiVersion is"),
+            ("CatalogSource", "ClusterCatalog", "kind is"),
+            (
+                "  displayName: A",
+                "  sourceType: configmap",
+                "spec.sourceType",
+            ),
+            (
+                "  displayName: A",
+                "  configMap: a",
+                "spec.configMap is set",
+            ),
+            ("-100", "1.5", "no whole number"),
+            ("spec:", "- spec:", "no YAML"),
+        ] {
+            assert!(good.contains(from), "the case must apply: {from}");
+            let error = read_template(good.replacen(from, to, 1).as_bytes()).unwrap_err();
+            assert!(error.contains(part), "{error} must say {part}");
+        }
+    }
 }

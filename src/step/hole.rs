@@ -499,4 +499,46 @@ mod tests {
             "order and repetition must not matter"
         );
     }
+
+    #[test]
+    fn the_wishes_of_a_list_are_short_and_sorted() {
+        let row = |entries: &[(&str, &str)]| {
+            Value::map(
+                entries
+                    .iter()
+                    .map(|(name, value)| (*name, Value::from(*value))),
+            )
+        };
+        let context = Value::map([(
+            "rows",
+            Value::List(vec![
+                row(&[("name", "b"), ("minVersion", "1"), ("maxVersion", "2")]),
+                row(&[("name", "c")]),
+                row(&[("name", "a"), ("minBundle", "a.v1")]),
+            ]),
+        )]);
+        let fill = |text: &str| Template::parse(text).unwrap().fill(&context).unwrap();
+        assert_eq!(
+            fill("${rows|wishes}"),
+            Some(Value::List(vec![
+                row(&[("name", "a"), ("min-bundle", "a.v1")]),
+                row(&[("name", "b"), ("min", "1"), ("max", "2")]),
+                "c".into(),
+            ])),
+            "a row that is only a name is its name; the order of the config does not count"
+        );
+        assert_eq!(fill("${rows|absent:all}"), None, "there are rows");
+        assert_eq!(
+            fill("${none|absent:all}"),
+            Some("all".into()),
+            "there are none"
+        );
+        assert!(
+            Template::parse("${name|wishes}")
+                .unwrap()
+                .fill(&row(&[("name", "b")]))
+                .is_err(),
+            "a text is no list"
+        );
+    }
 }

@@ -20,7 +20,7 @@ pub struct Stat {
     pub blobs: u64,
     /// Their size.
     pub bytes: u64,
-    /// Blobs of which a start is kept.
+    /// Blobs of which a start is kept, and spans of blobs whose others are still to come.
     pub partials: u64,
     /// The size of what is kept of them.
     pub partial_bytes: u64,
@@ -136,12 +136,18 @@ impl Store {
                 *bytes += size;
             }
         }
+        for (folder, _) in self.span_folders()? {
+            for (_, size) in files(&folder)? {
+                stat.partials += 1;
+                stat.partial_bytes += size;
+            }
+        }
         Ok(stat)
     }
 
     /// Removes every blob that is not to be kept, and what follows from that: records of the memo, closures, entries
     /// of `index.json`; besides unfinished writes (but not the start of a blob that is to be kept) and quarantined
-    /// files. With `dry_run` only says what it would remove.
+    /// files. Spans are kept by the digest that their folder is named by. With `dry_run` only says what it would remove.
     ///
     /// What names a blob goes before the blob, so that a collection cut short leaves nothing that points nowhere.
     ///
@@ -232,7 +238,31 @@ impl Store {
                 collected.unfinished_bytes += size;
             }
         }
+        for (folder, digest) in self.span_folders()? {
+            if digest.is_some_and(|digest| keep(&digest)) {
+                continue;
+            }
+            for (path, size) in files(&folder)? {
+                remove(&path)?;
+                collected.unfinished += 1;
+                collected.unfinished_bytes += size;
+            }
+            if !dry_run {
+                // Something else in it is nobody's business here.
+                let _ = fs::remove_dir(&folder);
+            }
+        }
         Ok(collected)
+    }
+
+    /// The folders of spans, with the digests that they are named by.
+    fn span_folders(&self) -> Result<Vec<(PathBuf, Option<Digest>)>, StoreError> {
+        let spans = self.inside("spans");
+        let folders = Self::names(&spans)?.into_iter().map(|name| {
+            let digest = name.to_str().and_then(|name| Digest::from_hex(name).ok());
+            (spans.join(name), digest)
+        });
+        Ok(folders.filter(|(path, _)| path.is_dir()).collect())
     }
 
     /// Reads every blob again with `jobs` threads, and puts aside those whose bytes are not what their name says or

@@ -300,6 +300,89 @@ fn what_was_not_vetted_is_refused_by_name() {
 }
 
 #[test]
+fn an_enclave_serves_the_update_graph_that_the_enterprise_has_vetted() {
+    let world = World::new();
+    let releases = [
+        world.release(0, "4.16.0", &[]),
+        world.release(1, "4.16.1", &["4.16.0"]),
+    ];
+    let all: Vec<&Made> = releases.iter().collect();
+    world.channel("stable-4.16", "amd64", &all, &[("4.16.0", "4.16.1")], &[]);
+    world.content.image("ubi9/ubi:latest", &[(90, 500)]);
+    world.files.put("/graph-data", story::graph_data());
+    let near = world.site();
+    near.leads("registry.access.redhat.com", &world.registry.address());
+    near.config(&format!(
+        "{}    graph: true\n",
+        channels(&["stable-4.16 4.16.0 4.16.1"])
+    ));
+    // Whoever has an update service of their own does not ask the vendor by accident.
+    world
+        .run(&near, "lock")
+        .ends(1)
+        .says(&["graph-data is not asked", "UPDATE_URL_OVERRIDE"])
+        .hints(&["--within", "under [graph] in imgbuild.toml"]);
+    near.write(
+        "imgbuild.toml",
+        format!("[graph]\ndata = \"http://{}/graph-data\"\n", world.address),
+    );
+    world.run(&near, "lock").done();
+    world.run(&near, "export -o media/1").done();
+
+    // The enterprise: into the store, since the next hop packs from it.
+    let site = Disconnected::new();
+    site.receives(&near, "media/1");
+    site.write("release.asc", near.read("release.asc"));
+    site.imgbuild("import media/1").done();
+    site.write(
+        "imageset.yaml",
+        format!(
+            "apiVersion: mirror.openshift.io/v2alpha1\nkind: ImageSetConfiguration\nmirror:\n{}    graph: true\n",
+            channels(&["stable-4.16 4.16.1 4.16.1"])
+        ),
+    );
+    site.write("imgbuild.toml", near.read("imgbuild.toml"));
+    let (asked, seen) = (
+        world.registry.requests().len(),
+        world.files.asked.lock().unwrap().len(),
+    );
+    let run = |line: &str| {
+        let mut command = site.command(line.split_whitespace());
+        command.env("OCP_SIGNATURE_VERIFICATION_PK", "release.asc");
+        let output = command.output().unwrap();
+        Run::of(&command, &output)
+    };
+    run("lock --within media/1").done();
+    run("export -o media/enclave").done();
+    assert_eq!(
+        (asked, seen),
+        (
+            world.registry.requests().len(),
+            world.files.asked.lock().unwrap().len()
+        ),
+        "nobody outside was asked"
+    );
+    let mirror = Content::default().served();
+    let host = mirror.address();
+    let enclave = Disconnected::with(&host);
+    enclave.receives(&site, "media/enclave");
+    enclave
+        .imgbuild(&format!(
+            "import media/enclave --to docker://{host}/e -o out"
+        ))
+        .done();
+    let graph = mirror
+        .digest_of("e/openshift/graph-image", "latest")
+        .unwrap();
+    assert!(
+        enclave
+            .read("out/updateService.yaml")
+            .contains(&format!("graph-image@{graph}\n")),
+        "the enclave's update service has the same graph"
+    );
+}
+
+#[test]
 fn pinned_graph_data_block_edges_for_an_enclave_too() {
     let enterprise = Enterprise::new();
     let site = &enterprise.site;

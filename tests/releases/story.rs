@@ -32,16 +32,18 @@ fn releases(world: &World) -> Vec<Made> {
         let number = number as u64;
         // A minor changes every second component, a patch a few.
         let state = |component: u64| {
-            let minors = (number / 2).min(2) * u64::from(component % 2 == 0);
+            let minors = (number / 2).min(2) * u64::from(component.is_multiple_of(2));
             let patches = (0..=number)
-                .filter(|patch| (patch % 2 == 1 || *patch == 6) && component / PATCHED == *patch)
+                .filter(|patch| {
+                    (!patch.is_multiple_of(2) || *patch == 6) && component / PATCHED == *patch
+                })
                 .count() as u64;
             minors * 10 + patches
         };
         let parts = world.parts(PARTS, state);
         let previous: Vec<String> = made.iter().map(|release| release.version.clone()).collect();
         let previous: Vec<&str> = previous.iter().map(String::as_str).collect();
-        made.push(world.release_of(version, parts, &previous, number % 2 == 0));
+        made.push(world.release_of(version, parts, &previous, number.is_multiple_of(2)));
     }
     made
 }
@@ -66,7 +68,7 @@ fn publish(world: &World, all: &[Made], extra: &[&Made]) {
 }
 
 /// The data of the update graph, packed as the vendor packs them.
-fn graph_data() -> Vec<u8> {
+pub(super) fn graph_data() -> Vec<u8> {
     let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(
         Vec::new(),
         flate2::Compression::fast(),

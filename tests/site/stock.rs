@@ -84,6 +84,11 @@ impl Stock {
         &self.address
     }
 
+    /// Its storage, as the configuration names it: `docker/registry/v2` is below.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
     /// Every file of its storage that a client can see the effect of.
     pub(crate) fn links(&self) -> Vec<PathBuf> {
         super::tree(&self.folder.path().join("data"))

@@ -37,50 +37,33 @@
 //! A catalog changes every day, a package seldom. With a fragment per package one of them can move while the others stay,
 //! and a review shows what moved.
 
+mod selection;
+mod served;
+mod snapshot;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, Read};
-use std::sync::OnceLock;
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
-use super::means::{Instance, Means, Named, Problem, Stored, origin_of};
+pub use served::{Seen, askers, look, recipe, selected};
+
+use super::means::{Means, Named, Problem, Stored};
 use super::{Expected, Found};
 use crate::canon::Value;
 use crate::digest::Digest;
-use crate::oci::{Descriptor, PlatformName};
 use crate::openshift::cluster::check_template;
-use crate::openshift::fbc::{self, Fragment};
-use crate::openshift::select::{
-    self, Options, Prereleases, Requirement, Selection, Unmet, Want as Wish, WantChannel,
-    satisfying, unmet,
-};
-use crate::openshift::version::Version;
+use crate::openshift::select::{self, Requirement, Selection, Unmet, satisfying, unmet};
 use crate::plan::key::BlockKey;
 use crate::plan::lock::{Bundle, Catalog, NewBlock, Origin as PinOrigin, Package, Pin, Want};
 use crate::reference::{ImageName, Reference};
-use crate::run::event::one_line;
-use crate::step::Derive;
 use crate::step::place::{Layout, Subject, place};
 use crate::step::rule::Rule;
-use crate::store::memo::{Output, recall};
-use crate::store::{Blob, Source, Verified, read};
-
-/// Largest image config that is read.
-const CONFIG_LIMIT: u64 = 4 << 20;
-
-/// Largest fragment, and largest listing of what was selected, that is read back.
-const FRAGMENT_LIMIT: u64 = 1 << 30;
+use crate::store::Blob;
+use selection::{ListedImage, Listing, common, filter, required_settings, settings_of};
+use snapshot::{Snapshot, read_fragment, store_problem, stored};
 
 /// Rounds of adding what is required; each adds a package or a bundle, and real chains are two or three long.
 const ROUNDS: usize = 64;
-
-/// The media type of a fragment.
-const FRAGMENT_TYPE: &str = "application/vnd.operatorframework.catalog.v1+json";
-
-/// The media type of lists of packages and of selections.
-const LISTING_TYPE: &str = "application/json";
 
 /// Whether a catalog is mirrored as it is rather than built anew.
 #[must_use]
@@ -199,447 +182,6 @@ fn name_of(key: &BlockKey) -> Option<&str> {
     }
 }
 
-/// One catalog image, read when it has to be.
-struct Snapshot<'m> {
-    means: &'m Means<'m>,
-    origin: PinOrigin,
-    stored: Stored,
-    platforms: &'m [PlatformName],
-    instance: OnceLock<Result<Instance, Problem>>,
-    catalog: OnceLock<Result<fbc::Catalog<File>, Problem>>,
-    names: OnceLock<Result<Vec<String>, Problem>>,
-}
-
-/// The packages of a catalog, as the memo keeps them.
-#[derive(Serialize, Deserialize)]
-struct Names {
-    packages: Vec<String>,
-}
-
-/// What was selected of a package, as the memo keeps it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Listing {
-    bundles: Vec<ListedBundle>,
-    fragment: Digest,
-    images: Vec<ListedImage>,
-    notes: Vec<String>,
-    size: u64,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct ListedBundle {
-    channels: Vec<String>,
-    image: String,
-    name: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct ListedImage {
-    asked: Vec<(String, String)>,
-    image: String,
-}
-
-impl Listing {
-    const fn blob(&self) -> Blob {
-        Blob {
-            digest: self.fragment,
-            size: self.size,
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct ImageConfig {
-    #[serde(default)]
-    config: Runtime,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Runtime {
-    #[serde(default)]
-    labels: Option<BTreeMap<String, String>>,
-}
-
-impl From<fbc::FbcError> for Problem {
-    fn from(error: fbc::FbcError) -> Self {
-        Self::of(&error)
-    }
-}
-
-fn store_problem(error: &io::Error) -> Problem {
-    Problem::new(format!("the store: {}", one_line(error)))
-}
-
-impl<'m> Snapshot<'m> {
-    fn new(
-        origin: PinOrigin,
-        stored: Stored,
-        platforms: &'m [PlatformName],
-        means: &'m Means<'m>,
-    ) -> Self {
-        Self {
-            means,
-            origin,
-            stored,
-            platforms,
-            instance: OnceLock::new(),
-            catalog: OnceLock::new(),
-            names: OnceLock::new(),
-        }
-    }
-
-    fn digest(&self) -> Digest {
-        self.stored.blob.digest
-    }
-
-    fn instance(&self) -> Result<&Instance, Problem> {
-        self.instance
-            .get_or_init(|| {
-                self.means
-                    .instance(&self.origin, self.stored, self.platforms)
-            })
-            .as_ref()
-            .map_err(Problem::clone)
-    }
-
-    /// Reads the catalog out of its layers, which are fetched first; those of one instance only.
-    fn catalog(&self) -> Result<&fbc::Catalog<File>, Problem> {
-        self.catalog
-            .get_or_init(|| {
-                let instance = self.instance()?;
-                read_catalog(&self.origin, instance, self.means)
-                    .map_err(|problem| problem.about(format!("{}@{}", self.origin, self.digest())))
-            })
-            .as_ref()
-            .map_err(Problem::clone)
-    }
-
-    fn split_key(&self, package: Option<&str>) -> Result<crate::canon::Key, Problem> {
-        Ok(Derive::SplitCatalog {
-            image: self.instance()?.blob,
-            package: package.map(str::to_owned),
-        }
-        .key())
-    }
-
-    /// The names of its packages, ascending.
-    fn names(&self) -> Result<&[String], Problem> {
-        self.names
-            .get_or_init(|| {
-                let store = self.means.resolver().store;
-                let key = self.split_key(None)?;
-                let known = recall(store, store, &key).map_err(|error| store_problem(&error))?;
-                if let Some([output, ..]) = known.as_deref() {
-                    let names: Names = read_json(self.means, &output.blob)?;
-                    return Ok(names.packages);
-                }
-                let names = Names {
-                    packages: self.catalog()?.packages().map(str::to_owned).collect(),
-                };
-                let blob = keep_json(self.means, &names)?;
-                remember(self.means, &key, LISTING_TYPE, &[blob])?;
-                Ok(names.packages)
-            })
-            .as_deref()
-            .map_err(Problem::clone)
-    }
-
-    /// The fragments of those of `wanted` that it has.
-    fn fragments(&self, wanted: &BTreeSet<&str>) -> Result<BTreeMap<String, Blob>, Problem> {
-        let store = self.means.resolver().store;
-        let names = self.names()?;
-        let mut found = BTreeMap::new();
-        let mut open = BTreeSet::new();
-        for name in wanted {
-            if names
-                .binary_search_by(|known| known.as_str().cmp(name))
-                .is_err()
-            {
-                continue;
-            }
-            let key = self.split_key(Some(name))?;
-            match recall(store, store, &key)
-                .map_err(|error| store_problem(&error))?
-                .as_deref()
-            {
-                Some([output, ..]) => {
-                    found.insert((*name).to_owned(), output.blob);
-                }
-                _ => {
-                    open.insert(*name);
-                }
-            }
-        }
-        if open.is_empty() {
-            return Ok(found);
-        }
-        let read = self
-            .catalog()?
-            .each(|name| open.contains(name), |fragment| self.hold(&fragment))?;
-        found.extend(read);
-        Ok(found)
-    }
-
-    /// The documents that belong to no package.
-    fn globals(&self) -> Result<Blob, Problem> {
-        let store = self.means.resolver().store;
-        let key = self.split_key(Some(""))?;
-        let known = recall(store, store, &key).map_err(|error| store_problem(&error))?;
-        if let Some([output, ..]) = known.as_deref() {
-            return Ok(output.blob);
-        }
-        Ok(self.hold(&self.catalog()?.globals()?)?.1)
-    }
-
-    fn hold(&self, fragment: &Fragment) -> Result<(String, Blob), Problem> {
-        if self.means.stop().load(std::sync::atomic::Ordering::Relaxed) {
-            return Err(Problem::new("stopped"));
-        }
-        let name = fragment.package().to_owned();
-        let blob = self.means.keep(&fragment.to_bytes())?;
-        remember(
-            self.means,
-            &self.split_key(Some(&name))?,
-            FRAGMENT_TYPE,
-            &[blob],
-        )?;
-        Ok((name, blob))
-    }
-}
-
-/// Reads a catalog out of the layers of an instance.
-fn read_catalog(
-    origin: &PinOrigin,
-    instance: &Instance,
-    means: &Means<'_>,
-) -> Result<fbc::Catalog<File>, Problem> {
-    let store = means.resolver().store;
-    let config = instance
-        .image
-        .config
-        .as_ref()
-        .ok_or_else(|| Problem::new("it has no config, so it is no image that runs"))?;
-    let blob = Blob::from(config);
-    means.blob(blob, vec![origin_of(origin)])?;
-    let bytes = read(store, &blob, CONFIG_LIMIT).map_err(|error| Problem::new(one_line(&error)))?;
-    let config: ImageConfig = serde_json::from_slice(&bytes)
-        .map_err(|error| Problem::new(format!("its config cannot be read: {error}")))?;
-    let configs = fbc::configs_path(&config.config.labels.unwrap_or_default())?;
-    let layers: Vec<&Descriptor> = instance.image.layers.iter().rev().collect();
-    let fetched = means.gather(layers.len(), means.resolver().limits.workers, |index| {
-        means.blob(Blob::from(layers[index]), vec![origin_of(origin)])
-    })?;
-    fetched.into_iter().collect::<Result<Vec<()>, _>>()?;
-    let spool = store.scratch().map_err(|error| store_problem(&error))?;
-    let open = |layer: &&Descriptor| -> io::Result<Box<dyn Read + '_>> {
-        let blob = Blob::from(*layer);
-        let bytes = Source::open(store, &blob, 0)?
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it is gone"))?;
-        Ok(Box::new(Stoppable {
-            inner: Verified::new(bytes, blob),
-            means,
-        }))
-    };
-    Ok(fbc::read_layers(
-        &configs,
-        layers.iter().map(open),
-        spool,
-        fbc::Limits::default(),
-    )?)
-}
-
-/// A reader that ends when the run does.
-struct Stoppable<'m, R> {
-    inner: R,
-    means: &'m Means<'m>,
-}
-
-impl<R: Read> Read for Stoppable<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.means.stop().load(std::sync::atomic::Ordering::Relaxed) {
-            return Err(io::Error::other("stopped"));
-        }
-        self.inner.read(buffer)
-    }
-}
-
-fn keep_json(means: &Means<'_>, value: &impl Serialize) -> Result<Blob, Problem> {
-    let bytes = serde_json::to_vec(value).expect("texts, lists and numbers are JSON");
-    means.keep(&bytes)
-}
-
-fn read_json<T: for<'de> Deserialize<'de>>(means: &Means<'_>, blob: &Blob) -> Result<T, Problem> {
-    let bytes = read(means.resolver().store, blob, FRAGMENT_LIMIT)
-        .map_err(|error| Problem::new(one_line(&error)))?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Problem::new(format!("{} cannot be read: {error}", blob.digest)))
-}
-
-fn remember(
-    means: &Means<'_>,
-    key: &crate::canon::Key,
-    media_type: &str,
-    blobs: &[Blob],
-) -> Result<(), Problem> {
-    let outputs: Vec<Output> = blobs
-        .iter()
-        .enumerate()
-        .map(|(index, blob)| Output {
-            media_type: if index == 0 {
-                media_type
-            } else {
-                FRAGMENT_TYPE
-            }
-            .to_owned(),
-            blob: *blob,
-        })
-        .collect();
-    means
-        .resolver()
-        .store
-        .put(key, &outputs)
-        .map_err(|error| store_problem(&error))
-}
-
-fn read_fragment(means: &Means<'_>, package: &str, blob: &Blob) -> Result<Fragment, Problem> {
-    let bytes = read(means.resolver().store, blob, FRAGMENT_LIMIT)
-        .map_err(|error| Problem::new(one_line(&error)))?;
-    Ok(Fragment::parse(package, &bytes)?)
-}
-
-/// A `want` as the selection takes it.
-fn wish(settings: &BTreeMap<String, Value>) -> Result<(Wish, Options), Problem> {
-    let text = |name: &str| match settings.get(name) {
-        Some(Value::Text(text)) => Some(text.clone()),
-        _ => None,
-    };
-    let rows = |name: &str| match settings.get(name) {
-        Some(Value::List(rows)) => rows.as_slice(),
-        _ => &[],
-    };
-    let channels = rows("channels")
-        .iter()
-        .map(|row| {
-            let empty = BTreeMap::new();
-            let fields = match row {
-                Value::Map(fields) => fields,
-                _ => &empty,
-            };
-            let field = |name: &str| match fields.get(name) {
-                Some(Value::Text(text)) => Some(text.clone()),
-                _ => None,
-            };
-            WantChannel {
-                name: match row {
-                    Value::Text(name) => name.clone(),
-                    _ => field("name").unwrap_or_default(),
-                },
-                min: field("min"),
-                max: field("max"),
-                min_bundle: field("min-bundle"),
-            }
-        })
-        .collect();
-    let since = match settings.get("since") {
-        Some(Value::Map(since)) => since
-            .iter()
-            .filter_map(|(channel, version)| match version {
-                Value::Text(text) => Some((channel.clone(), text.parse().ok()?)),
-                _ => None,
-            })
-            .collect(),
-        _ => BTreeMap::new(),
-    };
-    let selection = match text("selection") {
-        Some(name) => name
-            .parse::<Selection>()
-            .map_err(|error| Problem::new(error.to_string()))?,
-        None => Selection::default(),
-    };
-    let prereleases = match text("prereleases").as_deref() {
-        None => None,
-        Some("include") => Some(Prereleases::Include),
-        Some("exclude") => Some(Prereleases::Exclude),
-        Some(other) => {
-            return Err(Problem::new(format!(
-                "prereleases is {other:?}: expected include or exclude"
-            )));
-        }
-    };
-    let wish = Wish {
-        full: settings.get("full") == Some(&Value::Bool(true)),
-        default_channel: text("default"),
-        min: text("min"),
-        max: text("max"),
-        min_bundle: text("min-bundle"),
-        channels,
-        bundles: rows("bundles")
-            .iter()
-            .filter_map(|name| match name {
-                Value::Text(name) => Some(name.clone()),
-                _ => None,
-            })
-            .collect(),
-        since,
-    };
-    Ok((
-        wish,
-        Options {
-            selection,
-            prereleases,
-        },
-    ))
-}
-
-/// What is selected of one package, from the memo or computed.
-fn filter(
-    means: &Means<'_>,
-    package: &str,
-    fragment: &Blob,
-    settings: &BTreeMap<String, Value>,
-) -> Result<Listing, Problem> {
-    let store = means.resolver().store;
-    let key = Derive::FilterCatalog {
-        fragment: *fragment,
-        want: Value::Map(settings.clone()),
-    }
-    .key();
-    let known = recall(store, store, &key).map_err(|error| store_problem(&error))?;
-    if let Some([output, ..]) = known.as_deref() {
-        return read_json(means, &output.blob);
-    }
-    let (wish, options) = wish(settings)?;
-    let whole = read_fragment(means, package, fragment)?;
-    let selected = select::select(&whole, &wish, options).map_err(|error| Problem::of(&error))?;
-    let blob = means.keep(&selected.fragment.to_bytes())?;
-    let listing = Listing {
-        bundles: selected
-            .bundles
-            .into_iter()
-            .map(|bundle| ListedBundle {
-                channels: bundle.channels,
-                image: bundle.image,
-                name: bundle.name,
-            })
-            .collect(),
-        fragment: blob.digest,
-        images: selected
-            .images
-            .into_iter()
-            .map(|image| ListedImage {
-                asked: image.asked,
-                image: image.image,
-            })
-            .collect(),
-        notes: selected.notes.iter().map(ToString::to_string).collect(),
-        size: blob.size,
-    };
-    let output = keep_json(means, &listing)?;
-    remember(means, &key, LISTING_TYPE, &[output, blob])?;
-    Ok(listing)
-}
-
 /// A package on its way into the block.
 #[derive(Clone)]
 struct Task<'a> {
@@ -666,57 +208,10 @@ struct Work<'a, 'm> {
     question: &'a Question<'a>,
     rule: &'a Rule,
     means: &'m Means<'m>,
+    /// The one that the block pins comes first.
     snapshots: Vec<Snapshot<'m>>,
-}
-
-/// The settings of a catalog that decide what is selected of a package nobody names.
-fn common(want: &Want) -> BTreeMap<String, Value> {
-    ["full", "selection", "prereleases"]
-        .into_iter()
-        .filter_map(|key| Some((key.to_owned(), want.get(key)?.clone())))
-        .collect()
-}
-
-/// The lowest version of each channel that a block has: where the first oc-mirror's walk starts the next time.
-fn since(package: &Package) -> Value {
-    let version = |name: &str| -> Option<Version> {
-        let (_, version) = name.split_once('.')?;
-        Version::parse_tolerant(version.trim_start_matches('v')).ok()
-    };
-    let mut lowest: BTreeMap<&str, Version> = BTreeMap::new();
-    for bundle in &package.bundles {
-        let Some(found) = version(&bundle.name) else {
-            continue;
-        };
-        for channel in &bundle.channels {
-            lowest
-                .entry(channel)
-                .and_modify(|known| {
-                    if found < *known {
-                        *known = found.clone();
-                    }
-                })
-                .or_insert_with(|| found.clone());
-        }
-    }
-    Value::Map(
-        lowest
-            .into_iter()
-            .map(|(channel, version)| (channel.to_owned(), version.to_string().into()))
-            .collect(),
-    )
-}
-
-fn settings_of(want: &BTreeMap<String, Value>, known: Option<&Package>) -> BTreeMap<String, Value> {
-    let mut settings = want.clone();
-    if settings.get("selection") == Some(&Value::from(Selection::V1.as_str()))
-        && let Some(package) = known
-        && let Value::Map(since) = since(package)
-        && !since.is_empty()
-    {
-        settings.insert("since".to_owned(), Value::Map(since));
-    }
-    settings
+    /// The newest, where one was asked for.
+    newest: usize,
 }
 
 /// Answers a catalog block with its packages.
@@ -769,10 +264,11 @@ pub fn answer(
         rule,
         means,
         snapshots: vec![Snapshot::new(home.0, home.1, platforms, means)],
+        newest: 0,
     };
     if !question.renewed.is_empty() && !question.renews_all {
         let named = newest(means).map_err(one)?;
-        work.snapshot(named.origin, named.stored);
+        work.newest = work.snapshot(named.origin, named.stored);
     }
     let tasks = work.tasks(image)?;
     let mut picked = work.pick(tasks)?;
@@ -795,41 +291,6 @@ pub fn answer(
     })
 }
 
-/// The manifest of a catalog image that is known by digest.
-fn stored(
-    origin: &PinOrigin,
-    digest: &Digest,
-    image: &ImageName,
-    means: &Means<'_>,
-) -> Result<Stored, Problem> {
-    let gone = || {
-        Problem::new(format!("{origin}@{digest} is not there any more")).hint(format!(
-            "take the newest with `imgbuild lock --update catalog:{image}`"
-        ))
-    };
-    if let PinOrigin::Registry(repository) = origin {
-        return means.manifest(repository, digest)?.ok_or_else(gone);
-    }
-    if let Some(size) = means
-        .resolver()
-        .store
-        .size_of(digest)
-        .map_err(|error| store_problem(&error))?
-    {
-        return Ok(Stored {
-            blob: Blob {
-                digest: *digest,
-                size,
-            },
-        });
-    }
-    // A layout on disk is asked as a whole.
-    match means.resolve(image)? {
-        Some(named) if named.stored.blob.digest == *digest => Ok(named.stored),
-        _ => Err(gone()),
-    }
-}
-
 impl<'a> Work<'a, '_> {
     /// The place of a snapshot in the list.
     fn snapshot(&mut self, origin: PinOrigin, stored: Stored) -> usize {
@@ -847,27 +308,17 @@ impl<'a> Work<'a, '_> {
     }
 
     /// Which snapshot a package comes from, and what stays of it.
-    fn place(
-        &mut self,
-        name: &str,
-        image: &ImageName,
-    ) -> Result<(usize, Option<&'a Package>), Problem> {
+    fn place(&mut self, name: &str, image: &ImageName) -> (usize, Option<&'a Package>) {
         let question = self.question;
         if question.renews_all {
-            return Ok((0, None));
+            return (0, None);
         }
         if question.renewed.contains(name) {
-            let named = self
-                .means
-                .resolve(image)?
-                .ok_or_else(|| Problem::new(format!("{image} is not there")))?;
-            return Ok((self.snapshot(named.origin, named.stored), None));
+            return (self.newest, None);
         }
-        let Some(known) = question.known(name) else {
-            return Ok((0, None));
-        };
-        let Some(from) = known.from else {
-            return Ok((0, Some(known)));
+        let known = question.known(name);
+        let Some(from) = known.and_then(|known| known.from) else {
+            return (0, known);
         };
         // The fragment may be at hand though the snapshot is not; that is seen when it is needed.
         let origin = self.snapshots[0].origin.clone();
@@ -875,7 +326,7 @@ impl<'a> Work<'a, '_> {
             Ok(stored) => self.snapshot(origin, stored),
             Err(_) => 0,
         };
-        Ok((at, Some(known)))
+        (at, known)
     }
 
     /// What is asked for: packages by name, or all there are.
@@ -886,7 +337,7 @@ impl<'a> Work<'a, '_> {
         if is_whole(&question.catalog.want) {
             let common = common(&question.catalog.want);
             for name in self.snapshots[0].names().map_err(one)?.to_vec() {
-                let (snapshot, pinned) = self.place(&name, image).map_err(one)?;
+                let (snapshot, pinned) = self.place(&name, image);
                 let settings = settings_of(&common, question.known(&name));
                 tasks.push(Task {
                     name,
@@ -903,7 +354,7 @@ impl<'a> Work<'a, '_> {
             let Some(name) = name_of(&expected.key) else {
                 continue;
             };
-            let (snapshot, pinned) = self.place(name, image).map_err(one)?;
+            let (snapshot, pinned) = self.place(name, image);
             tasks.push(Task {
                 name: name.to_owned(),
                 want: Some(expected.want.clone()),
@@ -1112,7 +563,7 @@ impl<'a> Work<'a, '_> {
                 .filter(|package| is_required(package.want.as_ref()));
             let stays = known.filter(|_| !question.renews_all && !question.renewed.contains(name));
             let snapshot = if question.renewed.contains(name) {
-                self.snapshots.len() - 1
+                self.newest
             } else {
                 0
             };
@@ -1340,13 +791,6 @@ impl<'a> Work<'a, '_> {
     }
 }
 
-/// The part of a required package's want that the selection reads.
-fn required_settings(want: &Want) -> BTreeMap<String, Value> {
-    let mut settings = want.settings().clone();
-    settings.remove("required");
-    settings
-}
-
 fn asker(package: &str, image: &ListedImage) -> String {
     match image.asked.first() {
         Some((bundle, name)) if name.is_empty() => format!("package {package}: bundle {bundle}"),
@@ -1361,194 +805,6 @@ fn some(askers: &[String]) -> String {
         [first] => first.clone(),
         [first, rest @ ..] => format!("{first}, and {} more", rest.len()),
     }
-}
-
-/// What is selected of a locked package, as far as its block says it.
-fn settings_of_block(catalog: &Catalog, package: &Package) -> BTreeMap<String, Value> {
-    match &package.want {
-        Some(want) if is_required(Some(want)) => required_settings(want),
-        Some(want) => settings_of(want.settings(), Some(package)),
-        None => settings_of(&common(&catalog.want), Some(package)),
-    }
-}
-
-/// Everything that decides what a catalog that is built from a block serves, besides the image below it.
-#[must_use]
-pub fn recipe(catalog: &Catalog) -> Value {
-    let packages = catalog
-        .packages
-        .iter()
-        .map(|package| {
-            Value::map([
-                ("name", package.name.as_str().into()),
-                ("fbc", Value::Digest(package.fbc)),
-                ("want", Value::Map(settings_of_block(catalog, package))),
-            ])
-        })
-        .collect();
-    Value::List(packages)
-}
-
-/// The selected fragments of a locked catalog, by package, and the documents of no package under the empty name: what
-/// the catalog that is built from it serves. From the store where that has them, else from the pinned snapshots.
-///
-/// # Errors
-/// If a fragment is neither in the store nor in the snapshot that should hold it.
-pub fn selected(
-    catalog: &Catalog,
-    image: &ImageName,
-    platforms: &[PlatformName],
-    means: &Means<'_>,
-) -> Result<BTreeMap<String, Blob>, Problem> {
-    let pin = &catalog.pin;
-    let home = stored(&pin.origin, &pin.digest, image, means)?;
-    let mut snapshots = BTreeMap::from([(
-        pin.digest,
-        Snapshot::new(pin.origin.clone(), home, platforms, means),
-    )]);
-    let store = means.resolver().store;
-    let mut out = BTreeMap::new();
-    let mut open: BTreeMap<Digest, BTreeSet<&str>> = BTreeMap::new();
-    let mut fragments: BTreeMap<&str, Blob> = BTreeMap::new();
-    for package in &catalog.packages {
-        let size = store
-            .size_of(&package.fbc)
-            .map_err(|error| store_problem(&error))?;
-        if let Some(size) = size {
-            let digest = package.fbc;
-            fragments.insert(&package.name, Blob { digest, size });
-        } else {
-            let from = package.from.unwrap_or(pin.digest);
-            open.entry(from).or_default().insert(&package.name);
-        }
-    }
-    for (from, names) in &open {
-        if !snapshots.contains_key(from) {
-            let held = stored(&pin.origin, from, image, means)?;
-            let snapshot = Snapshot::new(pin.origin.clone(), held, platforms, means);
-            snapshots.insert(*from, snapshot);
-        }
-        let read = snapshots[from].fragments(names)?;
-        for package in catalog
-            .packages
-            .iter()
-            .filter(|package| names.contains(package.name.as_str()))
-        {
-            let blob = read
-                .get(&package.name)
-                .filter(|blob| blob.digest == package.fbc)
-                .ok_or_else(|| {
-                    Problem::new(format!(
-                        "package {:?}: {}@{from} does not hold the fragment {} that is pinned",
-                        package.name, pin.origin, package.fbc
-                    ))
-                })?;
-            fragments.insert(&package.name, *blob);
-        }
-    }
-    let listed: Vec<Result<(String, Blob), Problem>> = catalog
-        .packages
-        .par_iter()
-        .map(|package| {
-            let settings = settings_of_block(catalog, package);
-            let listing = filter(
-                means,
-                &package.name,
-                &fragments[package.name.as_str()],
-                &settings,
-            )?;
-            Ok((package.name.clone(), listing.blob()))
-        })
-        .collect();
-    for one in listed {
-        let (name, blob) = one?;
-        out.insert(name, blob);
-    }
-    out.insert(String::new(), snapshots[&pin.digest].globals()?);
-    Ok(out)
-}
-
-/// What a catalog has, without choosing any of it: the packages that `wanted` names, summed up.
-///
-/// # Errors
-/// If the catalog is not there or cannot be read, or a package makes no sense.
-pub fn look(
-    image: &ImageName,
-    wanted: &(dyn Fn(&str) -> bool + Sync),
-    means: &Means<'_>,
-) -> Result<Seen, Problem> {
-    let named = means
-        .resolve(image)?
-        .ok_or_else(|| Problem::new(format!("{image} is not there")))?;
-    let digest = named.stored.blob.digest;
-    let snapshot = Snapshot::new(named.origin, named.stored, &[], means);
-    let catalog = snapshot.catalog()?;
-    let packages = catalog.each(wanted, |fragment| {
-        select::summary(&fragment).map_err(Problem::from)
-    })?;
-    Ok(Seen {
-        digest,
-        names: catalog.packages().map(str::to_owned).collect(),
-        packages,
-    })
-}
-
-/// What was seen of a catalog.
-#[derive(Clone, Debug)]
-pub struct Seen {
-    /// The image that its name stands for.
-    pub digest: Digest,
-    /// Every package there is, ascending.
-    pub names: Vec<String>,
-    /// Those that were asked for.
-    pub packages: Vec<select::Summary>,
-}
-
-/// Which of the locked bundles of a package list an image, and what each calls it (nothing, for its own image), ascending;
-/// `None` where the package's fragment is not in the store.
-///
-/// # Errors
-/// If the fragment cannot be read.
-pub fn askers(
-    package: &Package,
-    pin: &Pin,
-    store: &dyn crate::run::realise::Depot,
-) -> Result<Option<BTreeSet<(String, String)>>, Problem> {
-    let size = store
-        .size_of(&package.fbc)
-        .map_err(|error| store_problem(&error))?;
-    let Some(size) = size else { return Ok(None) };
-    let blob = Blob {
-        digest: package.fbc,
-        size,
-    };
-    let bytes = crate::store::read(store, &blob, FRAGMENT_LIMIT)
-        .map_err(|error| Problem::new(one_line(&error)))?;
-    let fragment = Fragment::parse(&package.name, &bytes)?;
-    let is_it = |image: &str| {
-        image.parse::<Reference>().is_ok_and(|reference| {
-            pin.repository() == Some(&reference.repository)
-                && match reference.digest {
-                    Some(digest) => digest == pin.digest,
-                    None => reference.tag == pin.tag,
-                }
-        })
-    };
-    let mut found = BTreeSet::new();
-    for bundle in fragment.bundles()? {
-        if !package.bundles.iter().any(|one| one.name == bundle.name) {
-            continue;
-        }
-        if is_it(&bundle.image) {
-            found.insert((bundle.name.clone(), String::new()));
-        }
-        for related in bundle.related_images {
-            if related.image != bundle.image && is_it(&related.image) {
-                found.insert((bundle.name.clone(), related.name));
-            }
-        }
-    }
-    Ok(Some(found))
 }
 
 /// What a block asks, for people.
