@@ -21,6 +21,9 @@ const INDEX: &str = "redhat/operator-index";
 /// Its tag.
 const TAG: &str = "v4.16";
 
+/// The catalog that is built of two packages of [`operators`].
+const BUILT: &str = "sha256:";
+
 fn operators() -> Vec<Operator> {
     vec![
         Operator::new("alpha", &["stable: 1.0.0 1.1.0 1.2.0", "fast: 1.2.0 2.0.0"]),
@@ -393,8 +396,26 @@ fn the_catalog_that_is_built_is_the_same_on_every_machine() {
         near.imgbuild(&format!("build --jobs {jobs}")).done();
         near.export("out", &format!("--jobs {jobs}"));
         let lock = near.lock_text();
-        let show = near.imgbuild("show out --format json").done().json();
-        built.insert((lock, show.to_string()));
+        let part = near.parts("out").remove(0);
+        let mut tar = tar::Archive::new(std::fs::File::open(near.path("out").join(part)).unwrap());
+        let manifest: Value = tar
+            .entries()
+            .unwrap()
+            .map(Result::unwrap)
+            .find(|entry| entry.path().unwrap().ends_with("imgbuild/manifest.json"))
+            .map(|entry| serde_json::from_reader(entry).unwrap())
+            .unwrap();
+        assert_eq!(
+            manifest["built"][0]["for"],
+            format!("{UPSTREAM}/{INDEX}:{TAG}"),
+            "the archive names what was built"
+        );
+        let digest = manifest["built"][0]["digest"].as_str().unwrap().to_owned();
+        assert_eq!(
+            digest, BUILT,
+            "what is built holds compressed bytes: other ones are a new revision of pack-image"
+        );
+        built.insert((lock, digest));
         // What was selected and what was read is gone: it is made again from the layers, and comes out the same.
         let index = near.read("store/index.json");
         std::fs::remove_dir_all(near.path("store/imgbuild/memo")).unwrap();

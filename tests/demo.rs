@@ -42,7 +42,7 @@ fn the_story_is_told_and_what_it_leaves_can_be_used() {
     let text = told(&demo(&[], &folder).output().unwrap());
     let lines = [
         "$ imgbuild lock\n    note: imageset.yaml:29:9: chart shop 1.0.0 rendered whole: 3 images, all by pod spec",
-        "lockfiles/imageset.lock.toml: 13 pins, 13 made",
+        "lockfiles/imageset.lock.toml: 13 pins: 13 new",
         "$ imgbuild diff empty.lock.toml lockfiles/imageset.lock.toml",
         "$ imgbuild export -o ../transfer/1",
         "registry.example.test/shop/web:stable was ",

@@ -338,7 +338,11 @@ fn charts_of_every_kind_are_locked_carried_and_installed_from_the_mirror() {
         .says(&["every list follows from what is pinned (0 releases, 4 charts)"]);
     near.imgbuild(&format!("why {UPSTREAM}/team/db:5"))
         .done()
-        .says(&["image of the chart", "#web"]);
+        .says(&[
+            "image of the chart",
+            "#web",
+            "found by pod spec: web/charts/db/templates/db.yaml CronJob/db",
+        ]);
 
     // The order of answers counts for nothing.
     let lone = world.site();
@@ -963,4 +967,82 @@ fn helm_itself_may_be_asked_for_a_second_opinion() {
     audit(&path)
         .done()
         .says(&["helm cannot render it: Error: it is no chart"]);
+}
+
+#[test]
+fn a_chart_that_is_deleted_takes_what_nothing_else_needs_with_it() {
+    let world = World::new();
+    let near = world.site();
+    near.lock();
+    let mirror = Content::default().served();
+    near.leads(&mirror.address(), &mirror.address());
+    let to = format!("docker://{}/ocp", mirror.address());
+    near.imgbuild(&format!("mirror {to}")).done();
+    near.write(
+        "delete.yaml",
+        format!(
+            "apiVersion: mirror.openshift.io/v2alpha1\nkind: DeleteImageSetConfiguration\ndelete:\n  helm:\n    repositories:\n    - {{name: web, url: 'http://{}/charts', charts: [{{name: web, version: ^1.0}}]}}\n    local:\n    - {{path: pod}}\n",
+            world.address
+        ),
+    );
+    near.imgbuild(&format!(
+        "delete --plan plan.yaml -c delete.yaml --lock lockfiles/imageset.lock.toml {to}"
+    ))
+    .done();
+    let plan = near.read("plan.yaml");
+    for (name, is_there) in [
+        ("ocp/charts/web:1.1.0", true),
+        ("ocp/charts/pod:2.0.0_local", true),
+        ("ocp/team/web:1.1", true),
+        ("ocp/team/db:5", true),
+        ("ocp/team/pod:2", true),
+        // Another chart needs it still.
+        ("ocp/team/tool:3", false),
+        ("ocp/charts/tool:3.0.0", false),
+        ("ocp/team/box:4", false),
+    ] {
+        let line = format!("imageReference: docker://{}/{name}\n", mirror.address());
+        assert_eq!(plan.contains(&line), is_there, "{name} in\n{plan}");
+    }
+}
+
+#[test]
+fn an_enclave_chooses_among_the_charts_that_were_vetted() {
+    let world = World::new();
+    let first = world.site();
+    first.lock();
+    let next = Connected::to(&world.registry);
+    for (path, text) in pod() {
+        next.write(format!("pod/{path}"), text);
+    }
+    next.write("imgbuild.toml", "[chart.pod]\nvalues = { tag = \"2\" }\n");
+    let vetted = first.path("lockfiles/imageset.lock.toml");
+    let within = format!("lock --within {}", vetted.display());
+    let config = |version: &str| {
+        next.config(&format!(
+            "  helm:\n    repositories:\n    - name: web\n      url: http://{}/charts\n      charts: [{{name: web, version: \"{version}\"}}]\n    - name: box\n      url: oci://{UPSTREAM}/charts\n      charts: [{{name: box}}]\n    local: [{{path: pod}}]\n",
+            world.address
+        ));
+    };
+    // Upstream has moved on, which is nothing to an enclave.
+    world.publish("box", "6.0.0");
+    world.content.image("team/db:5", &[(500, 700)]);
+    config(">=1");
+    next.imgbuild(&within).done();
+    let lock = next.lock_text();
+    let pin = first.lock_text();
+    let pin = pin.lines().find(|line| line.contains("/team/db@")).unwrap();
+    for part in [
+        "version = \"1.1.0\"",
+        "tag = \"4.1.0_build.7\"",
+        "name = \"pod\"",
+        pin,
+    ] {
+        assert!(lock.contains(part), "the lock must have {part}\n{lock}");
+    }
+    config("~1.0");
+    next.imgbuild(&within)
+        .ends(1)
+        .says(&["no version that fits \"~1.0\"", "which has 1.1.0"])
+        .hints(&["deliver that first"]);
 }

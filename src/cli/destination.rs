@@ -1407,7 +1407,7 @@ mod tests {
     use super::*;
     use crate::plan::key::ReleaseName;
     use crate::plan::lock::{
-        Bundle, Catalog, Component, Image, Origin, Package, Pin, Release, Want,
+        Bundle, Catalog, Chart, ChartSource, Component, Image, Origin, Package, Pin, Release, Want,
     };
 
     fn pin(text: &str) -> Pin {
@@ -1558,6 +1558,72 @@ mod tests {
                 .count(),
             0,
             "nothing of it is left"
+        );
+    }
+
+    #[test]
+    fn charts_go_in_every_version_or_in_one() {
+        let mut lock = lock();
+        for version in ["1.0.0", "2.0.0"] {
+            lock.charts.push(Chart {
+                reference: "https://charts.example/stable#app".to_owned(),
+                want: Want::new([("version", version.into())]),
+                name: Some("app".to_owned()),
+                version: Some(version.to_owned()),
+                source: ChartSource::File {
+                    url: None,
+                    file: Blob::of(version.as_bytes()),
+                },
+                images: vec![pin(&format!("app-{version}"))],
+            });
+        }
+        let divided = |charts: &str| {
+            let text = format!(
+                "apiVersion: mirror.openshift.io/v2alpha1\nkind: DeleteImageSetConfiguration\ndelete:\n  helm:\n    repositories:\n    - name: stable\n      url: https://charts.example/stable\n      charts:\n{charts}"
+            );
+            let Config::Delete(set) = config::parse(&text, "delete.yaml").unwrap() else {
+                panic!("a deletion")
+            };
+            let rules = Rules::embedded().unwrap();
+            divide(&lock, &set, &rules, Path::new("delete.yaml")).map_err(|failure| failure.text)
+        };
+        let versions = |lock: &Lock| -> Vec<String> {
+            let charts = lock.charts.iter();
+            charts.filter_map(|chart| chart.version.clone()).collect()
+        };
+        let (gone, rest) = divided("      - name: app\n        version: 1.0.0\n").unwrap();
+        assert_eq!(
+            (versions(&gone), versions(&rest)),
+            (vec!["1.0.0".to_owned()], vec!["2.0.0".to_owned()])
+        );
+        let rules = Rules::embedded().unwrap();
+        let made = made(&gone, &rules).ok().unwrap();
+        let mut places: Vec<String> = placements(&gone, &made, &rules, &Layout::default())
+            .unwrap()
+            .iter()
+            .map(|placement| {
+                format!(
+                    "{}:{} {}",
+                    placement.path,
+                    placement.tag,
+                    kind(&placement.role)
+                )
+            })
+            .collect();
+        places.sort();
+        assert_eq!(places.len(), 2, "the chart and its image: {places:?}");
+        assert!(
+            places[1].starts_with("charts/app:1.0.0 helmImage")
+                || places[0].starts_with("charts/app:1.0.0 helmImage"),
+            "{places:?}"
+        );
+        let (gone, rest) = divided("      - name: app\n").unwrap();
+        assert_eq!(versions(&gone).len(), 2, "every version");
+        assert!(rest.charts.is_empty(), "and none is left");
+        let error = divided("      - name: other\n").unwrap_err();
+        assert!(
+            error.contains("#other") && error.contains("is not in the lock"),
+            "{error}"
         );
     }
 

@@ -35,10 +35,12 @@ use super::ui::{self, Failure, Progress, count, remark, say};
 use crate::archive::read::Blobs;
 use crate::archive::{FileName, Set, Stream};
 use crate::canon::Key;
+use crate::chart::survey::Needed;
 use crate::config::{self, ImageSet, parse_size};
 use crate::deliver::attest;
 use crate::deliver::audit::{self, AuditError};
 use crate::deliver::bill;
+use crate::deliver::charts::file_of;
 use crate::deliver::emit::replace;
 use crate::deliver::head::AdoptedHead;
 use crate::deliver::registry::RegistryTarget;
@@ -49,7 +51,7 @@ use crate::plan::diff;
 use crate::plan::graph::Plan;
 use crate::plan::key::BlockKey;
 use crate::plan::lines::lines;
-use crate::plan::lock::{Block as LockBlock, Lock, Origin as PinOrigin, Pin};
+use crate::plan::lock::{Block as LockBlock, Chart, Lock, Origin as PinOrigin, Pin};
 use crate::plan::policy::{self, Policy, Violation};
 use crate::plan::{merge, text, why};
 use crate::reference::{ImageName, LayoutName, Reference, Repository, Tag};
@@ -542,6 +544,8 @@ struct Why {
     path: Vec<why::Hop>,
     /// The bundles that list it, and what each calls it.
     bundles: Vec<(String, String)>,
+    /// How a chart names it: as it is written, by what it was found, and where.
+    charted: Vec<Needed>,
 }
 
 /// `imgbuild why`
@@ -582,6 +586,10 @@ pub(super) fn why(site: &Site, arguments: &WhyArguments) -> Result<u8, Failure> 
                 }
                 _ => Vec::new(),
             },
+            charted: match (lock.find(&reason.block), reason.pin) {
+                (Some(LockBlock::Chart(chart)), Some(pin)) => charted(site, &lock, chart, pin),
+                _ => Vec::new(),
+            },
         })
         .collect();
     let mut absent = 0;
@@ -610,6 +618,7 @@ pub(super) fn why(site: &Site, arguments: &WhyArguments) -> Result<u8, Failure> 
                     image: trace.found().to_string(),
                     path: trace.hops,
                     bundles: Vec::new(),
+                    charted: Vec::new(),
                 }),
         );
     } else if arguments.deep && answers.iter().all(|answer| answer.bundles.is_empty()) {
@@ -669,6 +678,17 @@ fn bundles_of(site: &Site, lock: &Lock, key: &BlockKey, pin: &Pin) -> Vec<(Strin
     }
 }
 
+/// How a chart names a pin, as far as the store remembers.
+fn charted(site: &Site, lock: &Lock, chart: &Chart, pin: &Pin) -> Vec<Needed> {
+    let Ok(Some(store)) = store_if_any(site) else {
+        return Vec::new();
+    };
+    match file_of(chart, &store) {
+        Ok(file) => resolve::chart::found(chart, file, pin, lock, &store),
+        Err(_) => Vec::new(),
+    }
+}
+
 fn print_why(
     site: &Site,
     arguments: &WhyArguments,
@@ -703,6 +723,9 @@ fn print_why(
                         .collect();
                     row["bundles"] = json!(bundles);
                 }
+                if !answer.charted.is_empty() {
+                    row["found"] = json!(answer.charted);
+                }
                 row
             })
             .collect();
@@ -728,6 +751,16 @@ fn print_why(
         say(format!("{indent}  {}  {}", answer.role, answer.image));
         for hop in answer.path.iter().rev().skip(1) {
             say(format!("{indent}    of {}  {}", hop.role, hop.blob.digest));
+        }
+        for needed in &answer.charted {
+            let Needed {
+                reference,
+                by,
+                place,
+            } = needed;
+            say(format!(
+                "{indent}    found by {by}: {place}, as {reference}"
+            ));
         }
         for (bundle, name) in &answer.bundles {
             if name.is_empty() {

@@ -18,7 +18,9 @@ use super::site::{Site, cannot, store_failure};
 use super::ui::{self, Failure, count, remark, say};
 use crate::config::{self, ApiVersion};
 use crate::digest::Digest;
+use crate::hint::Hint;
 use crate::plan::text;
+use crate::registry::server::{Repositories, RepositoriesError};
 use crate::run::built::remembered;
 use crate::store::disk::{Access, Store};
 use crate::store::read;
@@ -222,7 +224,22 @@ fn gc(site: &Site, dry_run: bool, format: Format) -> Result<u8, Failure> {
     } else {
         Access::Exclusive
     })?;
-    let keep = needed(&store)?;
+    let mut keep = needed(&store)?;
+    // What `serve` keeps here is needed by whoever pulls it.
+    let folder = store.path().join(REPOSITORIES);
+    if folder.exists() {
+        let failed = |error: RepositoriesError| Failure::of(ui::ERROR, &error, error.hint());
+        let repositories = Repositories::open(&folder).map_err(failed)?;
+        let unneeded = repositories.unneeded(&store);
+        keep.extend(repositories.needed(&unneeded));
+        if !dry_run {
+            for (repository, digest) in &unneeded {
+                repositories
+                    .unlink_blob(repository, digest)
+                    .map_err(failed)?;
+            }
+        }
+    }
     let collected = store
         .collect(&|digest| keep.contains(digest), dry_run)
         .map_err(|error| store_failure(&error))?;

@@ -108,7 +108,7 @@ pub enum EmitError {
     },
     /// A file that the lock pins cannot be had.
     #[error("{name} cannot be read")]
-    File {
+    Pinned {
         /// The file.
         name: String,
         /// Why.
@@ -345,7 +345,7 @@ fn sample_rows(
             continue;
         }
         let bytes =
-            read(source, &file.file, CONFIG_MAP_LIMIT).map_err(|source| EmitError::File {
+            read(source, &file.file, CONFIG_MAP_LIMIT).map_err(|source| EmitError::Pinned {
                 name: file.reference.clone(),
                 source: Box::new(source),
             })?;

@@ -484,11 +484,15 @@ impl Diff {
                     if old_file == new_file && old.source != new.source && old_file.is_some() {
                         details.push("from another url".to_owned());
                     }
-                } else if let (Some(Block::Chart(Chart { images, .. })), _)
-                | (_, Some(Block::Chart(Chart { images, .. }))) = (old, new)
-                    && !images.is_empty()
+                } else if let (Some(Block::Chart(chart)), _) | (_, Some(Block::Chart(chart))) =
+                    (old, new)
                 {
-                    details.push(plural(images.len(), "image"));
+                    if let (Some(name), Some(version)) = (&chart.name, &chart.version) {
+                        details.push(format!("{name} {version}"));
+                    }
+                    if !chart.images.is_empty() {
+                        details.push(plural(chart.images.len(), "image"));
+                    }
                 }
                 if let (Some(Block::Image(old)), Some(Block::Image(new))) = (old, new)
                     && old.pin.digest != new.pin.digest

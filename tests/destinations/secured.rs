@@ -257,7 +257,7 @@ fn on_a_small_disk(name: &str, inner: impl FnOnce(&std::path::Path)) {
     }
     let folder = tempfile::tempdir().unwrap();
     let script = format!(
-        "mount -t tmpfs -o size=2m none \"$1\" && echo '{READY}' && {MOUNTED}=\"$1\" exec \"$2\" --exact \"$3\" --nocapture"
+        "mount -t tmpfs -o size=2m none \"$1\" && echo '{READY}' && {MOUNTED}=\"$1\" exec \"$2\" --exact \"$3\" --nocapture --include-ignored"
     );
     for options in ["-m", "-Urm"] {
         let Ok(output) = Command::new("unshare")
@@ -286,43 +286,62 @@ fn on_a_small_disk(name: &str, inner: impl FnOnce(&std::path::Path)) {
 fn a_registry_whose_disk_is_full_keeps_what_is_whole() {
     on_a_small_disk(
         "a_registry_whose_disk_is_full_keeps_what_is_whole",
-        |disk| {
-            for kind in [Kind::Distribution, Kind::Own] {
-                let source = Registry::plain();
-                source.image("team/small", Some("v1"), &[b"small"]);
-                source.image("team/large", Some("v1"), &[&noise(9, 3 << 20)]);
-                let names = ["small", "large"]
-                    .map(|name| format!("{}/team/{name}:v1", source.host()))
-                    .to_vec();
-                let site = Site::new(&[&source], &names);
-                site.ok(&["lock"]);
-                let data = disk.join(format!("{kind:?}"));
-                let Some(target) = Secured::start(kind, &site, &data, false) else {
-                    continue;
-                };
-                let auth = authfile(&site, &target.address.to_string(), "keeper:right");
-                let flags = ["--certs", "ca.pem", "--authfile", &auth];
-                for command in &commands(&target.to())[..2] {
-                    let (code, story) = run(&site, command, &flags);
-                    assert!(
-                        code == 5
-                            && story.contains("1 image did not become complete")
-                            && story.contains("ocp/team/large:v1"),
-                        "{kind:?}: the image that has no room is named, not {code}\n{story}"
-                    );
-                    if kind == Kind::Own {
-                        assert!(story.contains("No space left"), "the reason is\n{story}");
-                    }
-                }
-                let (code, story) = run(&site, &commands(&target.to())[2], &flags);
-                assert!(
-                    code == 4 && story.contains("team/large") && !story.contains("team/small:v1 "),
-                    "{kind:?}: the small one is whole\n{story}"
-                );
-                drop(target);
-                fs::remove_dir_all(&data).unwrap();
-            }
-        },
+        |disk| meets_a_full_disk(Kind::Own, disk),
+    );
+}
+
+#[test]
+#[ignore = "it says 500 when its disk is full, which is tried again for minutes"]
+fn the_distribution_project_s_registry_has_a_full_disk() {
+    on_a_small_disk(
+        "the_distribution_project_s_registry_has_a_full_disk",
+        |disk| meets_a_full_disk(Kind::Distribution, disk),
+    );
+}
+
+/// Sends more than there is room for.
+fn meets_a_full_disk(kind: Kind, disk: &std::path::Path) {
+    let source = Registry::plain();
+    source.image("team/small", Some("v1"), &[b"small"]);
+    source.image("team/large", Some("v1"), &[&noise(9, 3 << 20)]);
+    // The distribution project's registry keeps what did not fit, so that nothing else fits either.
+    let (names, ways): (&[&str], _) = match kind {
+        Kind::Own => (&["small", "large"], 0..2),
+        Kind::Distribution => (&["large"], 1..2),
+    };
+    let names: Vec<String> = names
+        .iter()
+        .map(|name| format!("{}/team/{name}:v1", source.host()))
+        .collect();
+    let site = Site::new(&[&source], &names);
+    site.ok(&["lock"]);
+    let data = disk.join("data");
+    let Some(target) = Secured::start(kind, &site, &data, false) else {
+        return;
+    };
+    let auth = authfile(&site, &target.address.to_string(), "keeper:right");
+    let flags = ["--certs", "ca.pem", "--authfile", &auth, "--jobs", "1"];
+    for command in &commands(&target.to())[ways] {
+        let (code, story) = run(&site, command, &flags);
+        assert!(
+            code == 5
+                && story.contains("1 image did not become complete")
+                && story.contains("ocp/team/large:v1"),
+            "{kind:?}: the image that has no room is named, not {code}\n{story}"
+        );
+        let reason = match kind {
+            Kind::Own => "no space left",
+            Kind::Distribution => "answers 500",
+        };
+        assert!(
+            story.contains(reason),
+            "{kind:?}: {reason:?} is why\n{story}"
+        );
+    }
+    let (code, story) = run(&site, &commands(&target.to())[2], &flags);
+    assert!(
+        code == 4 && story.contains("team/large") && !story.contains("team/small"),
+        "{kind:?}: what had room is whole, the other is not\n{story}"
     );
 }
 

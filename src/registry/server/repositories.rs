@@ -420,6 +420,55 @@ impl Repositories {
         linked.into_iter().collect()
     }
 
+    /// The blobs that no manifest of their own repository names: left by deletions, or by pushes that never ended. The
+    /// manifests are read from `source`; a repository with one that cannot be read is left alone.
+    #[must_use]
+    pub fn unneeded(&self, source: &dyn Source) -> BTreeSet<(String, Digest)> {
+        let contents = self.read();
+        let mut unneeded = BTreeSet::new();
+        for (repository, contents) in contents.iter() {
+            let mut named: BTreeSet<Digest> = BTreeSet::new();
+            let is_known = contents.manifests.values().all(|held| {
+                let Ok(bytes) = store::read(source, &held.blob(), MANIFEST_LIMIT) else {
+                    return false;
+                };
+                match Manifest::parse(&bytes, Some(&held.descriptor.media_type)) {
+                    Ok(Manifest::Image(image)) => {
+                        named.extend(image.blobs().map(|blob| blob.digest));
+                        true
+                    }
+                    Ok(Manifest::Index(index)) => {
+                        named.extend(index.manifests.iter().map(|child| child.digest));
+                        true
+                    }
+                    Err(_) => false,
+                }
+            });
+            if is_known {
+                let blobs = contents.blobs.keys();
+                let left = blobs.filter(|digest| !named.contains(digest));
+                unneeded.extend(left.map(|digest| (repository.clone(), *digest)));
+            }
+        }
+        unneeded
+    }
+
+    /// The digests that some repository has, but for these blobs of these repositories.
+    #[must_use]
+    pub fn needed(&self, unneeded: &BTreeSet<(String, Digest)>) -> BTreeSet<Digest> {
+        let contents = self.read();
+        let mut needed = BTreeSet::new();
+        for (repository, contents) in contents.iter() {
+            needed.extend(contents.manifests.keys().copied());
+            let blobs = contents.blobs.keys().copied();
+            needed.extend(blobs.filter(|digest| {
+                let link = (repository.clone(), *digest);
+                !unneeded.contains(&link)
+            }));
+        }
+        needed
+    }
+
     /// Takes `blob` out of `repository`; whether it was there.
     ///
     /// # Errors

@@ -177,7 +177,8 @@ impl Read for Pieces {
     }
 }
 
-/// Writes `bytes` as `blob`, or only verifies them if the store has it.
+/// Writes `bytes` as `blob`, or only verifies them if the store has it. Of a blob that there is no room for nothing is
+/// kept, so that others find some.
 pub(super) fn shelve(
     depot: &dyn Depot,
     blob: &Blob,
@@ -190,7 +191,9 @@ pub(super) fn shelve(
         depot.write(blob, &mut verified)
     };
     if let Err(error) = &result
-        && Damage::in_error(error).is_some_and(|damage| !matches!(damage, Damage::Short { .. }))
+        && (error.kind() == io::ErrorKind::StorageFull
+            || Damage::in_error(error)
+                .is_some_and(|damage| !matches!(damage, Damage::Short { .. })))
     {
         depot.forget(blob)?;
     }

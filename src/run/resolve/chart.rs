@@ -24,17 +24,20 @@ use std::fmt::Write as _;
 use url::Url;
 
 use super::means::{Means, Problem, Stored, origin_of};
+use super::within::Vetted;
 use super::{Expected, Found, texts, want_value};
 use crate::canon::Value;
 use crate::chart::artifact::{content_of, tag_of, version_of};
 use crate::chart::semver::{Constraint, Version};
+use crate::chart::survey::Needed;
 use crate::chart::{Capabilities, Survey, ValuesLayer, Wish, survey};
 use crate::digest::Digest;
 use crate::oci::Manifest;
 use crate::plan::key::BlockKey;
-use crate::plan::lock::{Chart, ChartSource, NewBlock, Origin as PinOrigin, Pin, Want};
+use crate::plan::lock::{Chart, ChartSource, Lock, NewBlock, Origin as PinOrigin, Pin, Want};
 use crate::reference::{ImageName, LayoutName, Reference, Repository, Tag};
 use crate::run::event::one_line;
+use crate::run::realise::Depot;
 use crate::step::place::{Layout, Subject, place};
 use crate::step::rule::Rule;
 use crate::step::{Address, Derive, Origin};
@@ -202,34 +205,13 @@ pub fn answer(expected: &Expected, rule: &Rule, means: &Means<'_>) -> Result<Fou
     let place = Place::of(reference, &expected.want).map_err(one)?;
     let version = version.as_deref();
     let had = match (&place, means.within()) {
-        // Where only another lock answers, its chart is the one.
-        (Place::Repository(..) | Place::Registry(_), Some(vetted)) => {
-            vetted.chart(reference, version).and_then(|chart| {
-                Ok(Had {
-                    source: chart.source.clone(),
-                    file: pinned_file(chart, means)?,
-                    notes: Vec::new(),
-                })
-            })
-        }
-        _ => from_upstream(&place, reference, version, means),
+        (Place::Disk(digest), _) => from_disk(reference, digest, means),
+        (_, Some(vetted)) => from_lock(reference, version, vetted, means),
+        (Place::Repository(url, name), None) => from_repository(url, name, version, means),
+        (Place::Registry(repository), None) => from_registry(repository, version, means),
     };
     let had = had.map_err(|problem| one(problem.about(format!("chart {reference}"))))?;
     derive(expected, rule, reference, had, None, means)
-}
-
-/// A chart from where it is.
-fn from_upstream(
-    place: &Place,
-    reference: &str,
-    version: Option<&str>,
-    means: &Means<'_>,
-) -> Result<Had, Problem> {
-    match place {
-        Place::Repository(url, name) => from_repository(url, name, version, means),
-        Place::Registry(repository) => from_registry(repository, version, means),
-        Place::Disk(digest) => from_disk(reference, digest, means),
-    }
 }
 
 /// Derives the images of a pinned chart again, for other exclusions than before; its pins are kept.
@@ -425,6 +407,49 @@ fn content(pin: &Pin, stored: Stored, means: &Means<'_>) -> Result<Blob, Problem
     Ok(layer)
 }
 
+/// A chart among those that another lock pins: the highest version that fits.
+fn from_lock(
+    reference: &str,
+    wanted: Option<&str>,
+    vetted: &Vetted<'_>,
+    means: &Means<'_>,
+) -> Result<Had, Problem> {
+    let mut charts: Vec<(Version, &Chart)> = vetted
+        .charts(reference)
+        .filter_map(|chart| Some((Version::parse(chart.version.as_deref()?).ok()?, chart)))
+        .collect();
+    charts.sort_by(|(left, _), (right, _)| right.compare(left));
+    let wanted = wanted.unwrap_or("").trim();
+    let constraint = Constraint::parse(if wanted.is_empty() { "*" } else { wanted })
+        .map_err(|error| Problem::new(error.to_string()))?;
+    let chosen = charts
+        .iter()
+        .find(|(_, chart)| chart.version.as_deref() == Some(wanted))
+        .or_else(|| charts.iter().find(|(version, _)| constraint.check(version)))
+        .ok_or_else(|| {
+            let found: Vec<&str> = charts
+                .iter()
+                .filter_map(|(_, chart)| chart.version.as_deref())
+                .collect();
+            let found = if found.is_empty() {
+                "none of it".to_owned()
+            } else {
+                found.join(", ")
+            };
+            Problem::new(format!(
+                "no version that fits {wanted:?} is in {vetted}, which has {found}"
+            ))
+            .hint(format!(
+                "ask for it in the config of {vetted} and deliver that first"
+            ))
+        })?;
+    Ok(Had {
+        source: chosen.1.source.clone(),
+        file: pinned_file(chosen.1, means)?,
+        notes: Vec::new(),
+    })
+}
+
 fn from_disk(reference: &str, digest: &Digest, means: &Means<'_>) -> Result<Had, Problem> {
     let (_, bytes) = means
         .file(digest)
@@ -552,6 +577,35 @@ fn surveyed(file: &Blob, want: &Want, means: &Means<'_>) -> Result<Survey, Probl
     };
     store.put(&key, &[output]).map_err(failed)?;
     Ok(survey)
+}
+
+/// How a pin of a chart was found, by the survey that the store remembers: as it is written, by what, and where. Empty
+/// where nothing is remembered. `file` is the chart's file.
+#[must_use]
+pub fn found(
+    chart: &Chart,
+    file: Blob,
+    pin: &Pin,
+    lock: &Lock,
+    store: &(dyn Depot + Sync),
+) -> Vec<Needed> {
+    let values = |digest: &Digest| {
+        let pinned = lock.files.iter().find(|file| file.file.digest == *digest)?;
+        let bytes = read(store, &pinned.file, SMALL).ok()?;
+        Some((pinned.reference.clone(), bytes))
+    };
+    let survey = || -> Option<Survey> {
+        let wish = wish(&chart.want, &values).ok()?;
+        let outputs = recall(store, store, &work(file, &chart.want, &wish).key()).ok()??;
+        Survey::from_bytes(&read(store, &outputs.first()?.blob, SMALL).ok()?).ok()
+    };
+    let is_it = |needed: &Needed| {
+        Reference::parse_lenient(&needed.reference)
+            .is_ok_and(|reference| pin_of(chart, &reference) == Some(pin))
+    };
+    survey()
+        .map(|survey| survey.images.into_iter().filter(is_it).collect())
+        .unwrap_or_default()
 }
 
 /// An image that a chart needs, as nodes read its name.

@@ -24,7 +24,6 @@ use flate2::read::MultiGzDecoder;
 
 use super::means::{FILE_LIMIT, Means, Problem};
 use super::{Expected, copied};
-use crate::chart::semver::{Constraint, Version as Semver};
 use crate::digest::Digest;
 use crate::oci::PlatformName;
 use crate::openshift::graph::Graph;
@@ -132,6 +131,12 @@ impl<'a> Vetted<'a> {
             }
         }
         vetted
+    }
+
+    /// The charts of that name that the other lock pins, in its order.
+    pub(super) fn charts<'s>(&'s self, reference: &'s str) -> impl Iterator<Item = &'a Chart> + 's {
+        let charts = self.lock.charts.iter();
+        charts.filter(move |chart| chart.reference == reference)
     }
 
     fn admit(&mut self, pin: &Pin) {
@@ -477,36 +482,6 @@ impl<'a> Vetted<'a> {
             .map_err(|error| Problem::of(&error).about(&file.reference))
     }
 
-    /// The chart that answers a request for one: the same request's, else one whose version fits.
-    ///
-    /// # Errors
-    /// If the other lock pins no such chart, or the version is malformed.
-    pub fn chart(&self, reference: &str, version: Option<&str>) -> Result<&'a Chart, Problem> {
-        let charts = || {
-            let charts = self.lock.charts.iter();
-            charts.filter(|chart| chart.reference == reference)
-        };
-        if let Some(chart) = charts().find(|chart| chart.want.text("version") == version) {
-            return Ok(chart);
-        }
-        let constraint = Constraint::parse(version.unwrap_or("*"))
-            .map_err(|error| Problem::new(error.to_string()).about(reference))?;
-        let fits = |chart: &&Chart| {
-            let own = chart
-                .version
-                .as_deref()
-                .and_then(|own| Semver::parse(own).ok());
-            own.is_some_and(|own| constraint.check(&own))
-        };
-        charts().find(fits).ok_or_else(|| {
-            let what = version.map_or_else(
-                || format!("chart {reference}"),
-                |version| format!("chart {reference} {version}"),
-            );
-            self.unknown(&what)
-        })
-    }
-
     /// The part of a graph whose payloads are pinned here.
     #[must_use]
     pub fn restrict(&self, graph: &Graph) -> Graph {
@@ -554,8 +529,8 @@ fn read_payload(
     Ok(contents.described(repository.clone().with_digest(pin.digest), architecture))
 }
 
-/// The block of the other lock that answers the very same request, for kinds that are made of more than one name.
-/// Images and releases are answered one by one, since they may have fewer parts here.
+/// The chart of the other lock that answers the very same request. Of other kinds there may be fewer parts here than there,
+/// so they are answered anew.
 pub(super) fn taken_over(expected: &Expected, means: &Means<'_>) -> Option<NewBlock> {
     let vetted = means.within()?;
     match &expected.key {
