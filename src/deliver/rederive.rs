@@ -189,7 +189,7 @@ pub fn rederive(
     );
     match lists {
         Ok(complaints) => {
-            deviations.extend(complaints.into_iter().map(|what| Deviation::List { what }))
+            deviations.extend(complaints.into_iter().map(|what| Deviation::List { what }));
         }
         Err(ResolveError::Unanswered { problems }) => {
             deviations.extend(

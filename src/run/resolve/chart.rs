@@ -24,7 +24,6 @@ use std::fmt::Write as _;
 use url::Url;
 
 use super::means::{Means, Problem, Stored, origin_of};
-use super::within::Vetted;
 use super::{Expected, Found, texts, want_value};
 use crate::canon::Value;
 use crate::chart::artifact::{content_of, tag_of, version_of};
@@ -205,13 +204,34 @@ pub fn answer(expected: &Expected, rule: &Rule, means: &Means<'_>) -> Result<Fou
     let place = Place::of(reference, &expected.want).map_err(one)?;
     let version = version.as_deref();
     let had = match (&place, means.within()) {
-        (Place::Disk(digest), _) => from_disk(reference, digest, means),
-        (_, Some(vetted)) => from_lock(reference, version, vetted, means),
-        (Place::Repository(url, name), None) => from_repository(url, name, version, means),
-        (Place::Registry(repository), None) => from_registry(repository, version, means),
+        // Where only another lock answers, its chart is the one.
+        (Place::Repository(..) | Place::Registry(_), Some(vetted)) => {
+            vetted.chart(reference, version).and_then(|chart| {
+                Ok(Had {
+                    source: chart.source.clone(),
+                    file: pinned_file(chart, means)?,
+                    notes: Vec::new(),
+                })
+            })
+        }
+        _ => from_upstream(&place, reference, version, means),
     };
     let had = had.map_err(|problem| one(problem.about(format!("chart {reference}"))))?;
     derive(expected, rule, reference, had, None, means)
+}
+
+/// A chart from where it is.
+fn from_upstream(
+    place: &Place,
+    reference: &str,
+    version: Option<&str>,
+    means: &Means<'_>,
+) -> Result<Had, Problem> {
+    match place {
+        Place::Repository(url, name) => from_repository(url, name, version, means),
+        Place::Registry(repository) => from_registry(repository, version, means),
+        Place::Disk(digest) => from_disk(reference, digest, means),
+    }
 }
 
 /// Derives the images of a pinned chart again, for other exclusions than before; its pins are kept.
@@ -405,49 +425,6 @@ fn content(pin: &Pin, stored: Stored, means: &Means<'_>) -> Result<Blob, Problem
     }
     means.blob(layer, vec![origin_of(&pin.origin)])?;
     Ok(layer)
-}
-
-/// A chart among those that another lock pins: the highest version that fits.
-fn from_lock(
-    reference: &str,
-    wanted: Option<&str>,
-    vetted: &Vetted<'_>,
-    means: &Means<'_>,
-) -> Result<Had, Problem> {
-    let mut charts: Vec<(Version, &Chart)> = vetted
-        .charts(reference)
-        .filter_map(|chart| Some((Version::parse(chart.version.as_deref()?).ok()?, chart)))
-        .collect();
-    charts.sort_by(|(left, _), (right, _)| right.compare(left));
-    let wanted = wanted.unwrap_or("").trim();
-    let constraint = Constraint::parse(if wanted.is_empty() { "*" } else { wanted })
-        .map_err(|error| Problem::new(error.to_string()))?;
-    let chosen = charts
-        .iter()
-        .find(|(_, chart)| chart.version.as_deref() == Some(wanted))
-        .or_else(|| charts.iter().find(|(version, _)| constraint.check(version)))
-        .ok_or_else(|| {
-            let found: Vec<&str> = charts
-                .iter()
-                .filter_map(|(_, chart)| chart.version.as_deref())
-                .collect();
-            let found = if found.is_empty() {
-                "none of it".to_owned()
-            } else {
-                found.join(", ")
-            };
-            Problem::new(format!(
-                "no version that fits {wanted:?} is in {vetted}, which has {found}"
-            ))
-            .hint(format!(
-                "ask for it in the config of {vetted} and deliver that first"
-            ))
-        })?;
-    Ok(Had {
-        source: chosen.1.source.clone(),
-        file: pinned_file(chosen.1, means)?,
-        notes: Vec::new(),
-    })
 }
 
 fn from_disk(reference: &str, digest: &Digest, means: &Means<'_>) -> Result<Had, Problem> {

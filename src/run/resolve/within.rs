@@ -24,6 +24,7 @@ use flate2::read::MultiGzDecoder;
 
 use super::means::{FILE_LIMIT, Means, Problem};
 use super::{Expected, copied};
+use crate::chart::semver::{Constraint, Version as Semver};
 use crate::digest::Digest;
 use crate::oci::PlatformName;
 use crate::openshift::graph::Graph;
@@ -131,12 +132,6 @@ impl<'a> Vetted<'a> {
             }
         }
         vetted
-    }
-
-    /// The charts of that name that the other lock pins, in its order.
-    pub(super) fn charts<'s>(&'s self, reference: &'s str) -> impl Iterator<Item = &'a Chart> + 's {
-        let charts = self.lock.charts.iter();
-        charts.filter(move |chart| chart.reference == reference)
     }
 
     fn admit(&mut self, pin: &Pin) {
@@ -482,6 +477,34 @@ impl<'a> Vetted<'a> {
             .map_err(|error| Problem::of(&error).about(&file.reference))
     }
 
+    /// The chart that answers a request for one: the same request's, else that of the highest version that fits.
+    ///
+    /// # Errors
+    /// If the other lock pins no such chart, or the version is malformed.
+    pub fn chart(&self, reference: &str, version: Option<&str>) -> Result<&'a Chart, Problem> {
+        let charts = || {
+            let charts = self.lock.charts.iter();
+            charts.filter(|chart| chart.reference == reference)
+        };
+        if let Some(chart) = charts().find(|chart| chart.want.text("version") == version) {
+            return Ok(chart);
+        }
+        let constraint = Constraint::parse(version.unwrap_or("*"))
+            .map_err(|error| Problem::new(error.to_string()).about(reference))?;
+        let fitting = charts().filter_map(|chart| {
+            let own = Semver::parse(chart.version.as_deref()?).ok()?;
+            constraint.check(&own).then_some((own, chart))
+        });
+        let highest = fitting.max_by(|(left, _), (right, _)| left.compare(right));
+        highest.map(|(_, chart)| chart).ok_or_else(|| {
+            let what = version.map_or_else(
+                || format!("chart {reference}"),
+                |version| format!("chart {reference} {version}"),
+            );
+            self.unknown(&what)
+        })
+    }
+
     /// The part of a graph whose payloads are pinned here.
     #[must_use]
     pub fn restrict(&self, graph: &Graph) -> Graph {
@@ -529,8 +552,8 @@ fn read_payload(
     Ok(contents.described(repository.clone().with_digest(pin.digest), architecture))
 }
 
-/// The chart of the other lock that answers the very same request. Of other kinds there may be fewer parts here than there,
-/// so they are answered anew.
+/// The block of the other lock that answers the very same request, for kinds that are made of more than one name.
+/// Images and releases are answered one by one, since they may have fewer parts here.
 pub(super) fn taken_over(expected: &Expected, means: &Means<'_>) -> Option<NewBlock> {
     let vetted = means.within()?;
     match &expected.key {
