@@ -23,7 +23,7 @@ use crate::site::content::{Content, many};
 use crate::site::{Connected, folder};
 
 /// What opens the page in frames, looks, and writes down what it saw.
-const HARNESS: &str = r##"<!doctype html><meta charset="utf-8"><body><script>
+const HARNESS: &str = r#"<!doctype html><meta charset="utf-8"><body><script>
 const seen = { scheme: matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light', problems: [], looked: 0 };
 const channel = v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
 const light = c => .2126 * channel(c[0]) + .7152 * channel(c[1]) + .0722 * channel(c[2]);
@@ -67,7 +67,7 @@ for (const width of widths) {
   frame.src = 'page.html';
   document.body.append(frame);
 }
-</script>"##;
+</script>"#;
 
 /// Chromium, if it is installed.
 fn chromium() -> Option<PathBuf> {
@@ -201,7 +201,7 @@ fn plan(images: u64) -> Plan {
             .map(|layer| {
                 // Lower layers are shared by more images.
                 let group = image / 4_u64.pow(5 - layer);
-                let blob = blob(format!("layer {layer} {group}"), 1000 * (layer as u64 + 1) * (group % 97 + 1));
+                let blob = blob(format!("layer {layer} {group}"), 1000 * (u64::from(layer) + 1) * (group % 97 + 1));
                 json!({ "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": blob.digest, "size": blob.size })
             })
             .collect();
