@@ -519,6 +519,13 @@ fn a_lock_from_the_future_is_refused_by_name() {
 #[test]
 fn a_section_that_no_rule_serves_is_refused() {
     let site = Connected::at("127.0.0.1:9");
+    // Every section has a rule; one that replaces it may serve another.
+    let rule = include_str!("../rules/operator-catalog.toml");
+    let other = rule.replace("mirror.operators", "mirror.elsewhere");
+    assert_ne!(rule, other, "the rule serves operators");
+    fs::create_dir_all(site.path("rules")).unwrap();
+    site.write("rules/operator-catalog.toml", other);
+    site.write("imgbuild.toml", "rules = \"rules\"\n");
     site.config("  operators:\n    - catalog: registry.example.test/index:v4.16\n");
     site.imgbuild("lock")
         .ends(1)

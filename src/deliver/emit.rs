@@ -154,7 +154,7 @@ impl Hint for EmitError {
             Self::Signature { .. }
             | Self::Template { .. }
             | Self::Chart { .. }
-            | Self::Pinned { .. } => Some("run `imgbuild build` first".to_owned()),
+            | Self::File { .. } => Some("run `imgbuild build` first".to_owned()),
             Self::Object { .. } => {
                 Some("set targetCatalog or targetTag for this catalog".to_owned())
             }
