@@ -846,7 +846,7 @@ registries = [\"quay.io\"]
         .unwrap_err();
     assert_eq!(
         errors.render(),
-        "error: unknown key \"max-age\" in policy\n  --> imgbuild.toml:29:1\n   |\n29 | max-age = 30\n   | ^^^^^^^\nhint: did you mean \"maxage\"?",
+        "error: unknown key \"max-age\" in policy\n  --> imgbuild.toml:32:1\n   |\n32 | max-age = 30\n   | ^^^^^^^\nhint: did you mean \"maxage\"?",
         "the lock says which keys there are"
     );
     assert!(

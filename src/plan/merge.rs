@@ -49,7 +49,7 @@ impl crate::hint::Hint for Newer {
     }
 }
 
-/// The order of keys within every kind of block; see [`order_of`] for charts.
+/// The order of keys within every kind of block.
 const ORDER: [&str; 20] = [
     "channel",
     "ref",
@@ -72,20 +72,6 @@ const ORDER: [&str; 20] = [
     "bundles",
     "images",
 ];
-
-/// The order of keys within a block: what a chart is called was found, so it stands behind what was wanted.
-fn order_of(key: &BlockKey) -> Vec<&'static str> {
-    let mut order = ORDER.to_vec();
-    if matches!(key, BlockKey::Chart { .. }) {
-        order.retain(|key| !matches!(*key, "name" | "version"));
-        let behind = order
-            .iter()
-            .position(|key| *key == "want")
-            .map_or(0, |at| at + 1);
-        order.splice(behind..behind, ["name", "version"]);
-    }
-    order
-}
 
 /// Keys that only mean something together.
 const TOGETHER: [&[&str]; 2] = [
@@ -337,7 +323,7 @@ fn lines(base: Option<&Part>, ours: &Part, theirs: &Part) -> Option<Part> {
             .unwrap_or_default()
     };
     let mut fields = Vec::new();
-    for key in order_of(&ours.key) {
+    for key in ORDER {
         let is_list = [ours, theirs].iter().any(|part| {
             part.fields
                 .iter()
