@@ -1053,3 +1053,30 @@ fn a_look_at_a_catalog_shows_packages_channels_and_versions() {
     .done()
     .says(&["SIZE OF HEAD", "1.0.0 1.1.0 1.2.0", "kB", "unknown"]);
 }
+
+#[test]
+fn only_the_package_that_changed_is_selected_again() {
+    let upstream = upstream(&operators());
+    let near = Connected::at(&upstream.host());
+    let three = ["name: alpha", "name: beta", "name: gamma"];
+    wants(&near, &[], &three);
+    near.lock();
+    let records = |site: &Connected| site.tree("store/imgbuild/memo").len();
+    let first = records(&near);
+    let mut later = operators();
+    later[2].channels[0].1.push("2.2.0".to_owned());
+    upstream
+        .change(|world| world.catalog(&catalog(Form::Oci), &later).map(|_| ()))
+        .unwrap();
+    near.imgbuild("lock --update").done();
+    // The new catalog is taken apart like the first; of its packages two are what they were.
+    assert_eq!(
+        records(&near) - first,
+        first - 2,
+        "what a package says decides whether it is selected from again"
+    );
+    assert!(
+        packages(&near.lock_text())["gamma"].contains("gamma.v2.2.0"),
+        "the one that changed is"
+    );
+}

@@ -1123,6 +1123,7 @@ fn every_kind_of_configuration_is_written_and_no_flag_is_ignored() {
         ),
         ("samples-config.yaml", "samplesRegistry: "),
         ("install-config-mirror.yaml", "imageDigestSources:"),
+        ("install-config-mirror-4.13.yaml", "imageContentSources:"),
         ("additional-trusted-ca.yaml", "additionalTrustedCA:"),
         ("blueprint-containers.toml", "[[containers]]"),
     ] {

@@ -670,7 +670,7 @@ pub(super) enum EmitKind {
     Blueprint,
     /// The config of the samples operator.
     Samples,
-    /// The lines of an install-config.
+    /// The lines of an install-config, as installers since 4.14 and those up to 4.13 read them.
     InstallConfig,
 }
 

@@ -18,7 +18,7 @@ use crate::deliver::import::items;
 use crate::hint::Hint;
 use crate::oci::Manifest;
 use crate::openshift::cluster::yaml_stream;
-use crate::openshift::install;
+use crate::openshift::install::{self, Sources};
 use crate::openshift::node;
 use crate::openshift::trust::{self, TrustError};
 use crate::plan::graph::Plan;
@@ -346,11 +346,18 @@ fn files(
             }
         }
         EmitKind::InstallConfig => {
-            let name = "install-config-mirror.yaml";
-            let sets = sets()?;
-            let text = install::install_config(&sets.by_digest, authorities()?.as_deref())
-                .map_err(wrong(name))?;
-            one(name, text)
+            let (sets, authorities) = (sets()?, authorities()?);
+            let mut files = BTreeMap::new();
+            for (name, sources) in [
+                ("install-config-mirror.yaml", Sources::Digest),
+                ("install-config-mirror-4.13.yaml", Sources::Content),
+            ] {
+                let text =
+                    install::install_config(&sets.by_digest, sources, authorities.as_deref())
+                        .map_err(wrong(name))?;
+                files.insert(name.to_owned(), text);
+            }
+            files
         }
         EmitKind::PullSecret | EmitKind::Blueprint => BTreeMap::new(),
     };

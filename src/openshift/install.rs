@@ -102,13 +102,23 @@ fn scope(source: &Repository, destination: &Repository, by_repository: bool) -> 
     namespaces().unwrap_or_else(whole)
 }
 
-/// The lines of an install-config that let the installer use a mirror: `imageDigestSources`, and the authorities to
-/// believe where some are given.
+/// The name that an install-config has for mirrors by digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sources {
+    /// `imageDigestSources`
+    Digest,
+    /// `imageContentSources`: installers up to 4.13 know no other.
+    Content,
+}
+
+/// The lines of an install-config that let the installer use a mirror, and the authorities to believe where some are
+/// given.
 ///
 /// # Errors
 /// Never for values of [`Value`]; the type is serde's.
 pub fn install_config(
     entries: &[Entry],
+    sources: Sources,
     authorities: Option<&str>,
 ) -> Result<String, serde_saphyr::ser::Error> {
     let rows = entries
@@ -121,7 +131,11 @@ pub fn install_config(
             ])
         })
         .collect();
-    let mut lines = vec![("imageDigestSources", Value::List(rows))];
+    let name = match sources {
+        Sources::Digest => "imageDigestSources",
+        Sources::Content => "imageContentSources",
+    };
+    let mut lines = vec![(name, Value::List(rows))];
     if let Some(authorities) = authorities {
         lines.push(("additionalTrustBundle", authorities.into()));
     }
@@ -279,12 +293,19 @@ mod tests {
             mirrors: vec!["m:5000/a".to_owned()],
             never_source: false,
         };
-        let text = install_config(&[entry], Some("PEM\nPEM\n")).unwrap();
-        let read: serde_yaml::Value = serde_yaml::from_str(&text).unwrap();
-        assert_eq!(
-            read["imageDigestSources"][0]["mirrors"][0].as_str(),
-            Some("m:5000/a")
-        );
-        assert_eq!(read["additionalTrustBundle"].as_str(), Some("PEM\nPEM\n"));
+        for (sources, name) in [
+            (Sources::Digest, "imageDigestSources"),
+            (Sources::Content, "imageContentSources"),
+        ] {
+            let entry = std::slice::from_ref(&entry);
+            let text = install_config(entry, sources, Some("PEM\nPEM\n")).unwrap();
+            let read: serde_yaml::Value = serde_yaml::from_str(&text).unwrap();
+            assert_eq!(
+                read[name][0]["mirrors"][0].as_str(),
+                Some("m:5000/a"),
+                "both names have the same rows"
+            );
+            assert_eq!(read["additionalTrustBundle"].as_str(), Some("PEM\nPEM\n"));
+        }
     }
 }

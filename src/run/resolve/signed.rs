@@ -16,7 +16,7 @@
 //! | a URL or a path | a GPG signature in a lookaside | with the keys |
 //!
 //! Of all scopes that a pin is in, the most precise one decides, alone. All demands of it must be fulfilled. Releases have
-//! signatures of their own, see [`super::release`]; of these demands only `reject` is held to them.
+//! signatures of their own, see [`super::release`]; these demands are not held to them.
 //!
 //! Signatures lie beside their image at the destination too: `cosign` under the same tag, a `referrer` under
 //! `sha256-<hex>.<digits>`. Those from a lookaside have no place in a registry; they are in the archives.
