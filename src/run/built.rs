@@ -26,9 +26,9 @@ use crate::oci::OCI_MANIFEST;
 use crate::openshift::fbc::CONFIGS_LABEL;
 use crate::plan::graph::{Plan, PlanError, Root};
 use crate::plan::key::BlockKey;
-use crate::plan::lock::{Block, Catalog, Chart, ChartSource, Lock};
-use crate::step::hole::{HoleError, Tree};
-use crate::step::rule::Rules;
+use crate::plan::lock::{Block, Catalog, Chart, ChartSource, Lock, Pin};
+use crate::step::hole::HoleError;
+use crate::step::rule::{Rule, Rules, StepRule};
 use crate::step::{self, Content, Fetch, Kind, Origin};
 use crate::store::disk::Store;
 use crate::store::memo::{Memo, Output, recall};
@@ -237,29 +237,14 @@ fn of_catalog(
     rules: &Rules,
 ) -> Result<Option<Recipe>, BuildError> {
     let key = block.key();
-    let Some(rule) = rule_of(block, rules) else {
-        return Ok(None);
-    };
-    let Some(step) = rule.steps.iter().find(|step| step.kind == Kind::PackImage) else {
-        return Ok(None);
-    };
     let context = Value::map([
         ("block", block_value(&key)),
         ("want", want_value(&catalog.want)),
     ]);
-    let mut with = fill(&step.with, &context).map_err(|source| BuildError::Hole {
-        key: key.to_string(),
-        rule: rule.name.clone(),
-        step: step.name.clone(),
-        source,
-    })?;
-    let platforms = catalog
-        .pin
-        .platforms
-        .iter()
-        .map(|platform| Value::Text(platform.to_string()))
-        .collect();
-    with.insert("platforms".to_owned(), Value::List(platforms));
+    let Some(Packing { mut with, .. }) = packing(block, rules, &context)? else {
+        return Ok(None);
+    };
+    with.insert("platforms".to_owned(), platforms(&catalog.pin));
     with.insert("packages".to_owned(), catalog::recipe(catalog));
     Ok(Some(Recipe {
         owner: key,
@@ -350,12 +335,6 @@ fn command(with: &BTreeMap<String, Value>) -> Option<Vec<String>> {
 /// | `command` | what the image runs |
 fn of_image(block: &Block<'_>, lock: &Lock, rules: &Rules) -> Result<Option<Recipe>, BuildError> {
     let key = block.key();
-    let Some(rule) = rule_of(block, rules) else {
-        return Ok(None);
-    };
-    let Some(step) = rule.steps.iter().find(|step| step.kind == Kind::PackImage) else {
-        return Ok(None);
-    };
     let context = Value::map([
         ("block", block_value(&key)),
         (
@@ -363,12 +342,14 @@ fn of_image(block: &Block<'_>, lock: &Lock, rules: &Rules) -> Result<Option<Reci
             block.want().map_or_else(|| Value::map([]), want_value),
         ),
     ]);
-    let with = fill(&step.with, &context).map_err(|source| BuildError::Hole {
-        key: key.to_string(),
-        rule: rule.name.clone(),
-        step: step.name.clone(),
-        source,
-    })?;
+    let Some(Packing {
+        rule,
+        step,
+        mut with,
+    }) = packing(block, rules, &context)?
+    else {
+        return Ok(None);
+    };
     let problem = |problem: String| BuildError::Rule {
         key: key.to_string(),
         rule: rule.name.clone(),
@@ -387,13 +368,7 @@ fn of_image(block: &Block<'_>, lock: &Lock, rules: &Rules) -> Result<Option<Reci
     let Some((_, pin)) = block.pins().into_iter().next() else {
         return Ok(None);
     };
-    let platforms = pin
-        .platforms
-        .iter()
-        .map(|platform| Value::Text(platform.to_string()))
-        .collect();
-    let mut with: BTreeMap<String, Value> = with;
-    with.insert("platforms".to_owned(), Value::List(platforms));
+    with.insert("platforms".to_owned(), platforms(pin));
     Ok(Some(Recipe {
         owner: key,
         inputs: vec![
@@ -411,23 +386,14 @@ fn of_chart(block: &Block<'_>, chart: &Chart, rules: &Rules) -> Result<Option<Re
     else {
         return Ok(None);
     };
-    let Some(rule) = rule_of(block, rules) else {
-        return Ok(None);
-    };
-    let Some(step) = rule.steps.iter().find(|step| step.kind == Kind::PackImage) else {
-        return Ok(None);
-    };
     let key = block.key();
     let context = Value::map([(
         "block",
         resolve::chart::block_names(chart, block_value(&key)),
     )]);
-    let with = fill(&step.with, &context).map_err(|source| BuildError::Hole {
-        key: key.to_string(),
-        rule: rule.name.clone(),
-        step: step.name.clone(),
-        source,
-    })?;
+    let Some(Packing { with, .. }) = packing(block, rules, &context)? else {
+        return Ok(None);
+    };
     Ok(Some(Recipe {
         owner: key,
         inputs: vec![("chart".to_owned(), *file)],
@@ -460,11 +426,44 @@ fn chart_image(recipe: &Recipe, file: Blob, store: &Store) -> Result<Vec<Output>
     ])
 }
 
-fn fill(tree: &Tree, context: &Value) -> Result<BTreeMap<String, Value>, HoleError> {
-    Ok(match tree.fill(context)? {
-        Some(Value::Map(with)) => with,
-        _ => BTreeMap::new(),
-    })
+/// The step of a block's rule that packs, with its parameters filled in.
+struct Packing<'a> {
+    rule: &'a Rule,
+    step: &'a StepRule,
+    with: BTreeMap<String, Value>,
+}
+
+/// How the rule of a block packs; `None` if it does not.
+fn packing<'a>(
+    block: &Block<'_>,
+    rules: &'a Rules,
+    context: &Value,
+) -> Result<Option<Packing<'a>>, BuildError> {
+    let Some(rule) = rule_of(block, rules) else {
+        return Ok(None);
+    };
+    let Some(step) = rule.steps.iter().find(|step| step.kind == Kind::PackImage) else {
+        return Ok(None);
+    };
+    let with = match step.with.fill(context) {
+        Ok(Some(Value::Map(with))) => with,
+        Ok(_) => BTreeMap::new(),
+        Err(source) => {
+            return Err(BuildError::Hole {
+                key: block.key().to_string(),
+                rule: rule.name.clone(),
+                step: step.name.clone(),
+                source,
+            });
+        }
+    };
+    Ok(Some(Packing { rule, step, with }))
+}
+
+/// The instances of a base that are taken, as a recipe has them.
+fn platforms(pin: &Pin) -> Value {
+    let names = pin.platforms.iter().map(ToString::to_string);
+    Value::List(names.map(Value::Text).collect())
 }
 
 fn image_pack(recipe: &Recipe, block: &Block<'_>) -> Pack {
